@@ -29,8 +29,8 @@ def database_from(url: str) -> dict[str, Any]:
     """Turn a postgresql:// or sqlite:/// address into one entry of DATABASES."""
     parts = urlsplit(url)
     if parts.scheme == "sqlite":
-        path = unquote(parts.path.removeprefix("/") if parts.path.startswith("//") else parts.path)
-        return {"ENGINE": "django.db.backends.sqlite3", "NAME": path, "OPTIONS": SQLITE_OPTIONS}
+        name = unquote(parts.path[1:])  # sqlite:///relative, sqlite:////absolute
+        return {"ENGINE": "django.db.backends.sqlite3", "NAME": name, "OPTIONS": SQLITE_OPTIONS}
     if parts.scheme not in ("postgres", "postgresql"):
         raise ValueError(
             f"The database address {url!r} has the scheme {parts.scheme!r}. "
@@ -69,6 +69,8 @@ DATABASE_URL = os.environ.get("CQ_TEST_DATABASE_URL", "")
 REDIS_URL = os.environ.get("CQ_TEST_REDIS_URL", "")
 LAYER_KIND = os.environ.get("CQ_TEST_LAYER", "redis" if REDIS_URL else "memory")
 
+if DATABASE_URL:
+    DATABASE_KIND = "sqlite" if DATABASE_URL.startswith("sqlite:") else "postgres"
 if DATABASE_KIND not in ("postgres", "sqlite"):
     raise ValueError(
         f"CQ_TEST_DB is {DATABASE_KIND!r}. Expected postgres or sqlite. Unset it for postgres."
