@@ -18,6 +18,7 @@ _LINKS = 16
 _GROUP_DEPTH = 4
 _EXCEPTIONS = 64
 _TYPE_BYTES = 200
+_MORE = "More exceptions are not shown.\n"
 _CAUSED = "\nThe above exception was the direct cause of the following exception:\n\n"
 _DURING = "\nDuring handling of the above exception, another exception occurred:\n\n"
 
@@ -62,7 +63,7 @@ class _Report:
         """Yield an exception after those it came from, as Python prints them."""
         for joint, link in _chain(exc):
             if self.left == 0:
-                yield "More exceptions are not shown.\n"
+                yield _MORE
                 return
             self.left -= 1
             yield joint
@@ -76,6 +77,7 @@ class _Report:
     def _members(self, members: tuple[BaseException, ...], depth: int) -> Iterator[str]:
         for number, member in enumerate(members, 1):
             if self.left == 0:
+                yield f"  {_MORE}"
                 return
             yield f"  --- {number} of {len(members)} ---\n"
             for line in self.lines(member, depth):

@@ -9,6 +9,7 @@ small values must cost next to nothing.
 
 import json
 import re
+from collections import deque
 from collections.abc import (
     Awaitable,
     Callable,
@@ -253,7 +254,9 @@ def _copy_text(text: str, room: int, meter: _Meter) -> str:
 def _copy_integer(number: int, room: int, meter: _Meter) -> int:
     if _MIN_INTEGER <= number <= _MAX_INTEGER:
         return number
-    raise _Refused(f"int of {number.bit_length()} bits, more than 64", "pass str(value)")
+    raise _Refused(
+        f"int of {number.bit_length()} bits, more than a signed 64-bit integer", "pass str(value)"
+    )
 
 
 def _copy_float(number: float, room: int, meter: _Meter) -> float:
@@ -304,7 +307,7 @@ _ADVICE: tuple[tuple[tuple[type, ...], str], ...] = (
     ((Set, KeysView), "pass sorted(value)"),
     ((Awaitable,), "await it and pass what it returns"),
     ((IOBase,), "store the file and pass its name"),
-    ((range, Iterator, ValuesView, ItemsView), "pass list(value)"),
+    ((range, deque, Iterator, ValuesView, ItemsView), "pass list(value)"),
     ((BaseException,), "pass str(value)"),
     ((FunctionType, type), "pass its name"),
 )
