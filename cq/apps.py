@@ -1,0 +1,29 @@
+"""
+The Django app: finds the tasks.py of every installed app and registers the checks.
+
+`ready()` touches no row and no socket, so a `manage.py` command costs no more with cq
+installed than without.
+"""
+
+from importlib import import_module
+
+from django.apps import AppConfig
+from django.utils.module_loading import autodiscover_modules
+
+
+class CQConfig(AppConfig):
+    """cq as an installed app."""
+
+    name = "cq"
+    label = "cq"
+    verbose_name = "Task queue"
+    default_auto_field = "django.db.models.BigAutoField"
+
+    def ready(self) -> None:
+        """Import every app's tasks.py: a typo in one is an error here, not a lost task."""
+        from cq import conf
+
+        import_module("cq.checks")
+        autodiscover_modules("tasks")
+        for module in conf.current().task_modules:
+            import_module(module)

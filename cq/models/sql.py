@@ -1,0 +1,148 @@
+"""
+The two dialects of the engine's SQL, PostgreSQL and SQLite.
+
+The engine writes set-wise statements: many rows travel as one JSON parameter, which
+`recordset` spreads into a table the statement can join. The texts in `transitions.py`
+and `queries.py` are the same for both vendors but for the few words defined here.
+"""
+
+import json
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+from django.apps import apps
+from django.db import DEFAULT_DB_ALIAS, connections, router
+from django.db.backends.base.base import BaseDatabaseWrapper
+from django.utils import timezone
+
+from cq.errors import InvalidSettings
+
+Row = tuple[Any, ...]
+VENDORS = ("postgresql", "sqlite")
+_TYPES = {"uuid": "uuid", "text": "text", "int": "integer", "float": "double precision"}
+_TYPES |= {"bool": "boolean", "time": "timestamptz", "bigint": "bigint"}
+
+
+class Dialect:
+    """The words in which a vendor differs."""
+
+    def __init__(self, connection: BaseDatabaseWrapper) -> None:
+        self.connection = connection
+        self.is_postgres = connection.vendor == "postgresql"
+        if connection.vendor not in VENDORS:
+            raise InvalidSettings(
+                f"The tasks are routed to a {connection.vendor!r} database. cq runs on "
+                "PostgreSQL and on SQLite; route the app 'cq' to one of them."
+            )
+
+    @property
+    def now(self) -> str:
+        """The database's clock; on SQLite the parameter that `run` binds in Django's format."""
+        return "statement_timestamp()" if self.is_postgres else "%(now)s"
+
+    @property
+    def skip_locked(self) -> str:
+        """Pass over rows that somebody else is moving (SQLite has one writer)."""
+        return "FOR UPDATE SKIP LOCKED" if self.is_postgres else ""
+
+    @property
+    def for_update(self) -> str:
+        """Lock what is read until the transaction ends."""
+        return "FOR UPDATE" if self.is_postgres else ""
+
+    def json(self, column: str) -> str:
+        """Turn a JSON text into the column type."""
+        return f"{column}::jsonb" if self.is_postgres else column
+
+    def recordset(self, alias: str, columns: dict[str, str]) -> str:
+        """The rows of the parameter `rows` as a table `alias` with typed columns."""
+        if self.is_postgres:
+            typed = ", ".join(f"{name} {_TYPES[kind]}" for name, kind in columns.items())
+            return f"json_to_recordset(%(rows)s::json) AS {alias}({typed})"
+        picked = ", ".join(
+            f"json_extract(value, '$.{name}') AS {name}" for name in columns
+        )
+        return f"(SELECT {picked} FROM json_each(%(rows)s)) AS {alias}"
+
+    def later(self, moment: str, seconds: str) -> str:
+        """The moment `seconds` after `now`, unless the column `moment` names one."""
+        if self.is_postgres:
+            return f"COALESCE({moment}, statement_timestamp() + {seconds} * interval '1 second')"
+        return moment
+
+    def ids(self, parameter: str) -> str:
+        """The parameter, a list of ids made by `id_list`, as something to be `IN`."""
+        if self.is_postgres:
+            return f"= ANY(%({parameter})s::uuid[])"
+        return f"IN (SELECT value FROM json_each(%({parameter})s))"
+
+    def texts(self, parameter: str) -> str:
+        """Likewise for texts."""
+        if self.is_postgres:
+            return f"= ANY(%({parameter})s::text[])"
+        return f"IN (SELECT value FROM json_each(%({parameter})s))"
+
+    def id_list(self, ids: Iterable[UUID]) -> Any:
+        """The parameter behind `ids`."""
+        listed = [item.hex for item in ids]
+        return listed if self.is_postgres else json.dumps(listed)
+
+    def text_list(self, texts: Sequence[str]) -> Any:
+        """The parameter behind `texts`."""
+        return list(texts) if self.is_postgres else json.dumps(list(texts))
+
+    def moment(self, value: datetime | None) -> str | None:
+        """A moment as a parameter that compares with what the columns hold."""
+        if value is None:
+            return None
+        if self.is_postgres:
+            return value.isoformat()
+        zone = UTC if self.connection.timezone is None else self.connection.timezone
+        return str(value.astimezone(zone).replace(tzinfo=None))
+
+    def fill_moment(self, moment: datetime | None, seconds: float | None) -> str | None:
+        """The absolute moment of a row, where the vendor cannot add seconds to its clock."""
+        if moment is None and seconds is not None and not self.is_postgres:
+            moment = timezone.now() + timedelta(seconds=seconds)
+        return self.moment(moment)
+
+    def run(self, sql: str, params: dict[str, Any] | None = None) -> list[Row]:
+        """Execute a statement and fetch what it returns."""
+        values = params or {}
+        if not self.is_postgres and "%(now)s" in sql and "now" not in values:
+            values = {**values, "now": self.moment(timezone.now())}
+        with self.connection.cursor() as cursor:
+            cursor.execute(sql, values)
+            return cursor.fetchall() if cursor.description else []
+
+    def count(self, sql: str, params: dict[str, Any] | None = None) -> int:
+        """Execute a statement and say how many rows it touched."""
+        values = params or {}
+        if not self.is_postgres and "%(now)s" in sql and "now" not in values:
+            values = {**values, "now": self.moment(timezone.now())}
+        with self.connection.cursor() as cursor:
+            cursor.execute(sql, values)
+            return cursor.rowcount
+
+    def uuid(self, value: Any) -> UUID | None:
+        """An id as it came from the driver."""
+        return value if value is None or isinstance(value, UUID) else UUID(value)
+
+    def time(self, value: Any) -> datetime | None:
+        """A moment as it came from the driver."""
+        if value is None:
+            return None
+        moment = value if isinstance(value, datetime) else datetime.fromisoformat(value)
+        return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+
+
+def database() -> str:
+    """The alias of the database that holds the tasks."""
+    return router.db_for_write(apps.get_model("cq", "Task")) or DEFAULT_DB_ALIAS
+
+
+def dialect() -> Dialect:
+    """The dialect of the calling thread's connection to the task table."""
+    return Dialect(connections[database()])

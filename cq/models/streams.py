@@ -1,0 +1,225 @@
+"""
+The head of a tree's record: how many of its tasks are open, and its sequence of lines.
+
+A stream row is made when it is first needed, by the first line or by the second task of
+a tree; a task that runs alone and logs nothing never has one. These statements come
+last in a transaction, since every task of a tree meets at this row.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from uuid import UUID
+
+from cq.models.sql import Dialect
+
+
+@dataclass(slots=True)
+class TreeChange:
+    """By how much the number of open tasks of a tree changes in a transaction."""
+
+    delta: int = 0
+    grows: bool = False
+    base: int = 1
+    """Open tasks before this transaction, if the tree has no stream row yet."""
+
+
+def count_open(db: Dialect, changes: Mapping[UUID, TreeChange]) -> list[UUID]:
+    """
+    Add the changes to the streams, and close those whose tree has nothing open any more.
+
+    Returns the roots whose tree is over now. A tree of one that never had a stream row
+    is over when its only task ended.
+    """
+    over: list[UUID] = []
+    growing = {root: change for root, change in changes.items() if change.grows}
+    if growing:
+        over += _upsert(db, growing)
+    ending = {
+        root: change for root, change in changes.items() if not change.grows and change.delta
+    }
+    if ending:
+        over += _update(db, ending)
+    return over
+
+
+_CHANGE = {"root": "uuid", "delta": "int", "base": "int"}
+
+
+def _rows(changes: Mapping[UUID, TreeChange]) -> str:
+    return json.dumps(
+        [
+            {"root": root.hex, "delta": changes[root].delta, "base": changes[root].base}
+            for root in sorted(changes)
+        ]
+    )
+
+
+def _upsert(db: Dialect, changes: Mapping[UUID, TreeChange]) -> list[UUID]:
+    sql = f"""
+        INSERT INTO cq_stream AS s (root, seq, open, tree_open)
+        SELECT v.root, 0, v.base + v.delta > 0, v.base + v.delta
+        FROM {db.recordset("v", _CHANGE)} WHERE true ORDER BY v.root
+        ON CONFLICT (root) DO UPDATE SET
+            tree_open = s.tree_open + excluded.tree_open - %(base)s,
+            open = s.tree_open + excluded.tree_open - %(base)s > 0
+        RETURNING root, tree_open
+    """
+    over: list[UUID] = []
+    for base in sorted({change.base for change in changes.values()}):
+        alike = {root: change for root, change in changes.items() if change.base == base}
+        rows = db.run(sql, {"rows": _rows(alike), "base": base})
+        over += [db.uuid(root) for root, left in rows if left <= 0]  # type: ignore[misc]
+    return over
+
+
+def _update(db: Dialect, changes: Mapping[UUID, TreeChange]) -> list[UUID]:
+    params = {"rows": _rows(changes), "roots": db.id_list(sorted(changes))}
+    if db.is_postgres and len(changes) > 1:
+        db.run(
+            f"SELECT 1 FROM cq_stream WHERE root {db.ids('roots')} ORDER BY root FOR UPDATE",
+            params,
+        )
+    rows = db.run(
+        f"""UPDATE cq_stream AS s SET tree_open = s.tree_open + v.delta,
+            open = s.tree_open + v.delta > 0
+        FROM {db.recordset("v", _CHANGE)} WHERE s.root = v.root
+        RETURNING s.root, s.tree_open""",
+        params,
+    )
+    left = {db.uuid(root): open_tasks for root, open_tasks in rows}
+    return [root for root in changes if left.get(root, 0) <= 0]
+
+
+@dataclass(slots=True)
+class Line:
+    """One log line on its way into the record."""
+
+    task: UUID
+    token: UUID
+    attempt: int
+    func_name: str
+    level: int
+    message: str
+    at: datetime
+    root: UUID
+
+
+@dataclass(frozen=True, slots=True)
+class Recorded:
+    """A line with its place in the sequence of its tree."""
+
+    root: UUID
+    seq: int
+    line: Line
+
+
+def append(db: Dialect, lines: Sequence[Line]) -> list[Recorded]:
+    """
+    Give the lines the next numbers of their trees and insert them.
+
+    Lines of an attempt whose claim token is void are discarded; so are those of a tree
+    that is closed. Which tree a task belongs to is read from its row, since it may have
+    been adopted while it ran. Expects a transaction.
+    """
+    roots = _current_roots(db, lines)
+    kept: dict[UUID, list[Line]] = {}
+    for line in lines:
+        root = roots.get((line.task, line.token))
+        if root is not None:
+            kept.setdefault(root, []).append(line)
+    if not kept:
+        return []
+    ends = _advance(db, {root: len(found) for root, found in kept.items()})
+    recorded = [
+        Recorded(root, ends[root] - len(found) + number, line)
+        for root, found in kept.items()
+        if root in ends
+        for number, line in enumerate(found, start=1)
+    ]
+    insert_lines(db, recorded)
+    return recorded
+
+
+def _current_roots(db: Dialect, lines: Sequence[Line]) -> dict[tuple[UUID, UUID], UUID]:
+    pairs = {(line.task, line.token) for line in lines}
+    rows = json.dumps([{"id": task.hex, "token": token.hex} for task, token in pairs])
+    found = db.run(
+        f"""SELECT t.id, v.token, COALESCE(t.root_id, t.id)
+        FROM {db.recordset("v", {"id": "uuid", "token": "uuid"})}
+        JOIN cq_task AS t ON t.id = v.id
+        WHERE t.claim_token = v.token OR t.done_token = v.token""",
+        {"rows": rows},
+    )
+    return {(db.uuid(id), db.uuid(token)): db.uuid(root) for id, token, root in found}  # type: ignore[misc]
+
+
+def _advance(db: Dialect, counts: Mapping[UUID, int]) -> dict[UUID, int]:
+    rows = json.dumps([{"root": root.hex, "n": counts[root]} for root in sorted(counts)])
+    found = db.run(
+        f"""INSERT INTO cq_stream AS s (root, seq, open, tree_open)
+        SELECT v.root, v.n, true, 1 FROM {db.recordset("v", {"root": "uuid", "n": "int"})}
+        WHERE true ORDER BY v.root
+        ON CONFLICT (root) DO UPDATE SET seq = s.seq + excluded.seq WHERE s.open
+        RETURNING root, seq""",
+        {"rows": rows},
+    )
+    return {db.uuid(root): seq for root, seq in found}  # type: ignore[misc]
+
+
+_LINE = {
+    "root": "uuid",
+    "seq": "bigint",
+    "task": "uuid",
+    "attempt": "int",
+    "func_name": "text",
+    "level": "int",
+    "message": "text",
+    "at": "time",
+}
+
+
+def insert_lines(db: Dialect, recorded: Sequence[Recorded]) -> None:
+    """Insert lines whose numbers are settled."""
+    rows = [
+        {
+            "root": item.root.hex,
+            "seq": item.seq,
+            "task": item.line.task.hex,
+            "attempt": item.line.attempt,
+            "func_name": item.line.func_name,
+            "level": item.line.level,
+            "message": item.line.message,
+            "at": db.moment(item.line.at),
+        }
+        for item in recorded
+    ]
+    db.count(
+        f"""INSERT INTO cq_logline (root, seq, task, attempt, func_name, level, message, at)
+        SELECT v.root, v.seq, v.task, v.attempt, v.func_name, v.level, v.message, v.at
+        FROM {db.recordset("v", _LINE)} WHERE true""",
+        {"rows": json.dumps(rows)},
+    )
+
+
+def move_record(db: Dialect, source: UUID, target: UUID) -> None:
+    """Append the lines of one tree to another's record: the source was adopted into it."""
+    params = {"source": source.hex, "target": target.hex}
+    taken = db.run(
+        "DELETE FROM cq_stream WHERE root = %(source)s RETURNING seq", params
+    )
+    if not taken or not taken[0][0]:
+        return
+    rows = db.run(
+        """INSERT INTO cq_stream AS s (root, seq, open, tree_open)
+        VALUES (%(target)s, %(n)s, true, 1)
+        ON CONFLICT (root) DO UPDATE SET seq = s.seq + excluded.seq
+        RETURNING seq - %(n)s""",
+        {**params, "n": taken[0][0]},
+    )
+    db.count(
+        "UPDATE cq_logline SET root = %(target)s, seq = seq + %(offset)s "
+        "WHERE root = %(source)s",
+        {**params, "offset": rows[0][0]},
+    )

@@ -1,0 +1,233 @@
+"""
+T4: a worker takes due tasks, as many as it has room for, in one statement.
+
+The order is queue, priority, due time, id. On PostgreSQL the statement walks the few
+(queue, priority) pairs that have rows, one index probe each, and then reads due rows of
+each pair in index order: its cost does not grow with the backlog, with far-future rows
+of a high priority, or without statistics (measured shapes in docs/performance.md).
+Rows that somebody else is moving are passed over.
+"""
+
+import json
+import secrets
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
+
+from cq.models.sql import Dialect, Row
+
+
+@dataclass(slots=True)
+class Claimed:
+    """A task this process may run, and the token that proves it."""
+
+    id: UUID
+    token: UUID
+    func_name: str
+    args: list[Any]
+    kwargs: dict[str, Any]
+    root: UUID
+    parent: UUID | None
+    previous: UUID | None
+    previous_result: Any
+    pass_result: bool
+    depth: int
+    attempt: int
+    retries: int
+    crashes: int
+    releases: int
+    max_retries: int | None
+    timeout: float | None
+    queue: str
+    is_root: bool
+
+
+_RETURNING = (
+    "t.id, t.claim_token, t.func_name, t.args, t.kwargs, t.root_id, t.parent_id, t.previous_id, "
+    "t.previous_result, t.pass_result, t.depth, t.attempts, t.retries, t.crashes, t.releases, "
+    "t.max_retries, t.timeout, t.queue, t.priority, t.run_at"
+)
+
+_DUE = "t.status IN ('Q', 'Y') AND NOT t.parked"
+
+_TAKEN = f"""
+    UPDATE cq_task AS t SET status = 'R', claim_token = {{token}}, worker_id = %(worker)s,
+        attempts = t.attempts + 1, started = {{now}}
+    WHERE {{chosen}} AND {_DUE}
+    RETURNING {_RETURNING}
+"""
+
+_CLAIM_POSTGRES = f"""
+    WITH RECURSIVE me AS MATERIALIZED (
+        SELECT id FROM cq_worker WHERE id = %(worker)s AND alive FOR KEY SHARE
+    ), q(queue, rank) AS ({{queues}}), pair(queue, rank, priority) AS (
+        SELECT q.queue, q.rank, f.priority FROM q CROSS JOIN LATERAL (
+            SELECT t.priority FROM cq_task t WHERE {_DUE} AND t.queue = q.queue
+            ORDER BY t.queue, t.priority DESC LIMIT 1) f
+        UNION ALL
+        SELECT p.queue, p.rank, f.priority FROM pair p CROSS JOIN LATERAL (
+            SELECT t.priority FROM cq_task t WHERE {_DUE} AND t.queue = p.queue
+            AND t.priority < p.priority ORDER BY t.queue, t.priority DESC LIMIT 1) f
+    ), due AS (
+        SELECT d.id FROM (SELECT * FROM pair ORDER BY rank, priority DESC, queue) p
+        CROSS JOIN LATERAL (
+            SELECT t.id FROM cq_task t WHERE {_DUE} AND t.queue = p.queue
+            AND t.priority = p.priority AND t.run_at <= statement_timestamp()
+            AND t.func_name = ANY(%(names)s)
+            AND (t.expires_at IS NULL OR t.expires_at > statement_timestamp())
+            ORDER BY t.queue, t.priority DESC, t.run_at, t.id LIMIT %(limit)s
+            FOR UPDATE SKIP LOCKED) d
+        WHERE EXISTS (SELECT 1 FROM me)
+        LIMIT %(limit)s
+    )
+    {_TAKEN.format(
+        token="gen_random_uuid()",
+        now="statement_timestamp()",
+        chosen="t.id = ANY(ARRAY(SELECT id FROM due))",
+    )}
+"""
+
+_NAMED_QUEUES = "SELECT * FROM unnest(%(queues)s::text[]) WITH ORDINALITY"
+
+# Every queue that has rows, by the same kind of index walk; all of one rank.
+_ALL_QUEUES = f"""
+    SELECT w.queue, 1::bigint FROM (
+        WITH RECURSIVE walk(queue) AS (
+            (SELECT t.queue FROM cq_task t WHERE {_DUE} ORDER BY t.queue LIMIT 1)
+            UNION ALL
+            SELECT n.queue FROM walk CROSS JOIN LATERAL (
+                SELECT t.queue FROM cq_task t WHERE {_DUE} AND t.queue > walk.queue
+                ORDER BY t.queue LIMIT 1) n
+        ) SELECT queue FROM walk) w
+"""
+
+
+def claim(
+    db: Dialect,
+    worker: UUID,
+    names: Sequence[str],
+    limit: int,
+    queues: Sequence[str] | None = None,
+) -> list[Claimed]:
+    """
+    Move up to `limit` due rows to Running and return them in the order to be run.
+
+    Takes only rows of the given names, and nothing at all once the worker's own row is
+    no longer alive. With `queues` None every queue is served. Expects autocommit on
+    PostgreSQL, and a transaction begun with IMMEDIATE on SQLite.
+    """
+    if db.is_postgres:
+        rows = _claim_postgres(db, worker, names, limit, queues)
+    else:
+        rows = _claim_portable(db, worker, names, limit, queues)
+    ranks = {queue: rank for rank, queue in enumerate(queues)} if queues is not None else {}
+    rows.sort(key=lambda row: (ranks.get(row[17], 0), -row[18], row[19], str(row[0])))
+    return [_claimed(db, row) for row in rows]
+
+
+def claim_one(db: Dialect, worker: UUID, id: UUID, names: Sequence[str]) -> Claimed | None:
+    """Take one given row if it is due: for consumers that are handed ids, not room."""
+    sql = _TAKEN.format(
+        token="gen_random_uuid()" if db.is_postgres else "%(token)s",
+        now=db.now,
+        chosen=f"t.id = %(id)s AND t.func_name {db.texts('names')} AND t.run_at <= {db.now} "
+        f"AND EXISTS (SELECT 1 FROM cq_worker w WHERE w.id = %(worker)s AND w.alive)",
+    )
+    params = {"id": id.hex, "worker": worker.hex, "names": db.text_list(names)}
+    if not db.is_postgres:
+        params["token"] = secrets.token_hex(16)
+    rows = db.run(sql, params)
+    return _claimed(db, rows[0]) if rows else None
+
+
+def _claim_postgres(
+    db: Dialect,
+    worker: UUID,
+    names: Sequence[str],
+    limit: int,
+    queues: Sequence[str] | None,
+) -> list[Row]:
+    sql = _CLAIM_POSTGRES.replace(
+        "{queues}", _ALL_QUEUES if queues is None else _NAMED_QUEUES
+    )
+    params: dict[str, Any] = {"worker": worker.hex, "names": list(names), "limit": limit}
+    if queues is not None:
+        params["queues"] = list(queues)
+    return db.run(sql, params)
+
+
+def _claim_portable(
+    db: Dialect,
+    worker: UUID,
+    names: Sequence[str],
+    limit: int,
+    queues: Sequence[str] | None,
+) -> list[Row]:
+    alive = db.run(
+        "SELECT 1 FROM cq_worker WHERE id = %(worker)s AND alive", {"worker": worker.hex}
+    )
+    if not alive:
+        return []
+    pairs = db.run(f"SELECT DISTINCT queue, priority FROM cq_task t WHERE {_DUE}")
+    if queues is None:
+        ordered = sorted(pairs, key=lambda pair: (-pair[1], pair[0]))
+    else:
+        ranks = {queue: rank for rank, queue in enumerate(queues)}
+        ordered = sorted(
+            (pair for pair in pairs if pair[0] in ranks),
+            key=lambda pair: (ranks[pair[0]], -pair[1]),
+        )
+    ids: list[str] = []
+    for queue, priority in ordered:
+        if len(ids) >= limit:
+            break
+        found = db.run(
+            f"""SELECT t.id FROM cq_task AS t WHERE {_DUE} AND t.queue = %(queue)s
+            AND t.priority = %(priority)s AND t.run_at <= {db.now}
+            AND t.func_name {db.texts("names")}
+            AND (t.expires_at IS NULL OR t.expires_at > {db.now})
+            ORDER BY t.run_at, t.id LIMIT %(limit)s""",
+            {
+                "queue": queue,
+                "priority": priority,
+                "names": db.text_list(names),
+                "limit": limit - len(ids),
+            },
+        )
+        ids += [row[0] if isinstance(row[0], str) else row[0].hex for row in found]
+    if not ids:
+        return []
+    sql = _TAKEN.format(
+        token="lower(hex(randomblob(16)))",
+        now=db.now,
+        chosen="t.id IN (SELECT value FROM json_each(%(ids)s))",
+    )
+    return db.run(sql, {"ids": json.dumps(ids), "worker": worker.hex})
+
+
+def _claimed(db: Dialect, row: Row) -> Claimed:
+    id = db.uuid(row[0])
+    root = db.uuid(row[5])
+    previous_result = row[8]
+    return Claimed(
+        id=id,  # type: ignore[arg-type]
+        token=db.uuid(row[1]),  # type: ignore[arg-type]
+        func_name=row[2],
+        args=json.loads(row[3]),
+        kwargs=json.loads(row[4]),
+        root=root or id,  # type: ignore[arg-type]
+        parent=db.uuid(row[6]),
+        previous=db.uuid(row[7]),
+        previous_result=None if previous_result is None else json.loads(previous_result),
+        pass_result=bool(row[9]),
+        depth=row[10],
+        attempt=row[11],
+        retries=row[12],
+        crashes=row[13],
+        releases=row[14],
+        max_retries=row[15],
+        timeout=row[16],
+        queue=row[17],
+        is_root=root is None,
+    )

@@ -1,0 +1,132 @@
+"""
+T5 to T9, T11, T13, T14 and T16: an attempt ends, or a task is ended from outside.
+"""
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from uuid import UUID
+
+from cq.definition.payload import JSON
+from cq.definition.status import Status
+from cq.models.sql import Dialect
+from cq.models.transitions.moved import KEY_TAKEN, MOVED, Moved, after, expiry, moved
+
+
+@dataclass(slots=True, kw_only=True)
+class Ending:
+    """What the holder of a claim wants written: one of T5 to T9."""
+
+    id: UUID
+    token: UUID
+    status: Status
+    result: str | None = None
+    stores_result: bool = True
+    error: str | None = None
+    failure: dict[str, JSON] | None = None
+    delay: float | None = None
+    children: int = 0
+    waiting_on: UUID | None = None
+
+
+_END = {
+    "id": "uuid",
+    "token": "uuid",
+    "status": "text",
+    "result": "text",
+    "error": "text",
+    "failure": "text",
+    "run_at": "time",
+    "delay": "float",
+    "children": "int",
+    "waiting_on": "uuid",
+}
+
+
+def end_attempts(
+    db: Dialect, endings: Sequence[Ending], *, success_ttl: int, failure_ttl: int
+) -> list[Moved]:
+    """
+    T5 to T9: write what attempts came to, where their claim tokens are still valid.
+
+    An attempt that waits but has no open child is Success at once. The results come
+    back with the rows, also where the function stores none. Expects a transaction.
+    """
+    rows = [
+        {
+            "id": ending.id.hex,
+            "token": ending.token.hex,
+            "status": ending.status.value,
+            "result": ending.result if ending.stores_result else None,
+            "error": ending.error,
+            "failure": ending.failure and json.dumps([ending.failure]),
+            "run_at": db.fill_moment(None, ending.delay),
+            "delay": ending.delay,
+            "children": ending.children,
+            "waiting_on": ending.waiting_on and ending.waiting_on.hex,
+        }
+        for ending in endings
+    ]
+    final = "(v.status IN ('S', 'F'))"
+    append = (
+        "t.errors || v.failure::jsonb"
+        if db.is_postgres
+        else "json_insert(t.errors, '$[#]', json_extract(v.failure, '$[0]'))"
+    )
+    sql = f"""
+        UPDATE cq_task AS t SET
+            status = v.status,
+            claim_token = NULL, done_token = v.token, worker_id = NULL, parked = false,
+            children_open = t.children_open + v.children,
+            waiting_on = v.waiting_on,
+            result = {db.json("v.result")},
+            error = v.error,
+            errors = CASE WHEN v.failure IS NULL THEN t.errors ELSE {append} END,
+            retries = t.retries + CASE WHEN v.status = 'Y' THEN 1 ELSE 0 END,
+            releases = t.releases + CASE WHEN v.status = 'Q' THEN 1 ELSE 0 END,
+            attempts = t.attempts - CASE WHEN v.status = 'Q' THEN 1 ELSE 0 END,
+            run_at = CASE WHEN v.status = 'Y' THEN {db.later("v.run_at", "COALESCE(v.delay, 0)")}
+                     ELSE t.run_at END,
+            unique_key = CASE WHEN v.status IN ('Y', 'Q') AND {KEY_TAKEN} THEN NULL
+                         ELSE t.unique_key END,
+            finished = CASE WHEN {final} THEN {db.now} END,
+            result_expiry = {expiry(db, "v.status", final)}
+        FROM {db.recordset("v", _END)}
+        WHERE t.id = v.id AND t.claim_token = v.token AND t.status = 'R'
+        RETURNING {MOVED}
+    """
+    params = {"rows": json.dumps(rows), "success_ttl": success_ttl, "failure_ttl": failure_ttl}
+    results = {ending.id: ending.result for ending in endings}
+    return [replace(row, result=results[row.id]) for row in moved(db, db.run(sql, params))]
+
+
+def end_from(
+    db: Dialect,
+    ids: Sequence[UUID],
+    sources: Iterable[Status],
+    target: Status,
+    *,
+    error: str,
+    failure_ttl: int,
+) -> list[Moved]:
+    """
+    T11, T13, T14, T16: end rows that nobody can complete; their claim tokens are void.
+
+    Rows in another status than `sources` by now are left alone.
+    """
+    sql = f"""
+        UPDATE cq_task AS t SET status = %(target)s, claim_token = NULL, worker_id = NULL,
+            parked = false, error = %(error)s, finished = {db.now},
+            crashes = t.crashes + CASE WHEN %(target)s = 'L' THEN 1 ELSE 0 END,
+            result_expiry = {after(db, "COALESCE(t.result_ttl, %(failure_ttl)s)")}
+        WHERE t.id {db.ids("ids")} AND t.status {db.texts("sources")}
+        RETURNING {MOVED}
+    """
+    params = {
+        "ids": db.id_list(ids),
+        "sources": db.text_list([source.value for source in sources]),
+        "target": target.value,
+        "error": error,
+        "failure_ttl": failure_ttl,
+    }
+    return moved(db, db.run(sql, params))

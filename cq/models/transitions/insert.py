@@ -1,0 +1,128 @@
+"""
+T1 and T2: a task comes into being.
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from cq.definition.signature import NewTask
+from cq.models.sql import Dialect
+
+
+@dataclass(frozen=True, slots=True)
+class Inserted:
+    """A row that now exists."""
+
+    id: UUID
+    queue: str
+    submitted: datetime
+    run_at: datetime
+    is_due: bool
+
+
+_INSERT = {
+    "id": "uuid",
+    "func_name": "text",
+    "args": "text",
+    "kwargs": "text",
+    "status": "text",
+    "queue": "text",
+    "priority": "int",
+    "run_at": "time",
+    "delay": "float",
+    "expires_at": "time",
+    "expires_in": "float",
+    "parent": "uuid",
+    "root": "uuid",
+    "previous": "uuid",
+    "depth": "int",
+    "previous_result": "text",
+    "pass_result": "bool",
+    "force_chain": "bool",
+    "max_retries": "int",
+    "timeout": "float",
+    "at_most_once": "bool",
+    "result_ttl": "int",
+    "unique_key": "text",
+    "unique_running": "bool",
+    "errorbacks": "text",
+    "owner": "text",
+    "repeating": "int",
+    "tick": "time",
+    "missed": "int",
+}
+
+
+def insert(db: Dialect, tasks: Sequence[NewTask]) -> list[Inserted]:
+    """
+    T1 and T2: insert rows in one statement, all or none.
+
+    A row with a unique key or a tick that is taken is left out instead of failing; the
+    caller sees that it did not come back.
+    """
+    rows = [_insert_row(db, task) for task in tasks]
+    guarded = any(task.unique_key or task.tick for task in tasks)
+    now, due = db.now, db.later("v.run_at", "COALESCE(v.delay, 0)")
+    if not db.is_postgres:
+        due = f"COALESCE(v.run_at, {now})"
+    expires = db.later("v.expires_at", "v.expires_in")
+    sql = f"""
+        INSERT INTO cq_task AS t (id, func_name, args, kwargs, status, queue, priority, run_at,
+            expires_at, parent_id, root_id, previous_id, depth, previous_result, pass_result,
+            force_chain, max_retries, timeout, at_most_once, result_ttl, unique_key,
+            unique_running, errorbacks, owner, repeating_id, tick, missed, submitted)
+        SELECT v.id, v.func_name, {db.json("v.args")}, {db.json("v.kwargs")}, v.status, v.queue,
+            v.priority, {due}, {expires}, v.parent, v.root, v.previous, v.depth,
+            {db.json("v.previous_result")}, v.pass_result, v.force_chain, v.max_retries,
+            v.timeout, v.at_most_once, v.result_ttl, v.unique_key, v.unique_running,
+            {db.json("v.errorbacks")}, v.owner, v.repeating, v.tick, v.missed, {now}
+        FROM {db.recordset("v", _INSERT)} WHERE true
+        {"ON CONFLICT DO NOTHING" if guarded else ""}
+        RETURNING id, queue, submitted, run_at, run_at <= {now}
+    """
+    return [
+        Inserted(db.uuid(id), queue, db.time(submitted), db.time(run_at), bool(is_due))  # type: ignore[arg-type]
+        for id, queue, submitted, run_at, is_due in db.run(sql, {"rows": json.dumps(rows)})
+    ]
+
+
+def _insert_row(db: Dialect, task: NewTask) -> dict[str, Any]:
+    row: dict[str, Any] = {
+        "id": task.id.hex,
+        "func_name": task.func_name,
+        "args": task.args,
+        "kwargs": task.kwargs,
+        "status": task.status.value,
+        "queue": task.queue,
+        "priority": task.priority,
+        "depth": task.depth,
+        "pass_result": task.pass_result,
+        "force_chain": task.force_chain,
+        "at_most_once": task.at_most_once,
+        "unique_running": task.unique_running,
+        "errorbacks": json.dumps(task.errorbacks or []),
+        "missed": task.missed,
+    }
+    optional = {
+        "run_at": db.fill_moment(task.run_at, task.delay),
+        "delay": task.delay,
+        "expires_at": db.fill_moment(task.expires_at, task.expires_in),
+        "expires_in": task.expires_in,
+        "parent": task.parent and task.parent.hex,
+        "root": task.root and task.root.hex,
+        "previous": task.previous and task.previous.hex,
+        "previous_result": task.previous_result,
+        "max_retries": task.max_retries,
+        "timeout": task.timeout,
+        "result_ttl": task.result_ttl,
+        "unique_key": task.unique_key,
+        "owner": task.owner,
+        "repeating": task.repeating,
+        "tick": db.moment(task.tick),
+    }
+    row.update((name, value) for name, value in optional.items() if value is not None)
+    return row
