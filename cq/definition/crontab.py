@@ -278,10 +278,10 @@ def _split(text: str) -> list[str]:
     fields = [part for part in text.replace("\t", " ").split(" ") if part]
     if len(text) > MAX_LENGTH or len(fields) != 5:
         shorthand = SHORTHANDS.get(text.strip().lower()) if len(text) <= MAX_LENGTH else None
-        what = f"{len(text)} characters" if len(text) > MAX_LENGTH else f"{len(fields)} fields"
+        what = f"{len(text)} characters" if len(text) > MAX_LENGTH else f"{len(fields)} field(s)"
         advice = f"Write {shorthand!r}." if shorthand else "For example '30 2 * * 1-5'."
         raise InvalidCrontab(
-            f"Crontab {_short(text)} has {what}. It must have exactly five, minute, hour, day of "
+            f"Crontab {_short(text)} has {what}. It must have exactly five fields, minute, hour, day of "
             f"month, month and weekday, in at most {MAX_LENGTH} characters. {advice}",
             crontab=text,
         )
