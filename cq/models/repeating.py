@@ -17,7 +17,6 @@ from django.utils import timezone
 
 from cq.definition import registry
 from cq.definition.crontab import Crontab, zone
-from cq.definition.ids import uuid7
 from cq.definition.options import check_priority, check_queue, check_seconds
 from cq.definition.payload import check_json, dumps
 from cq.definition.signature import TaskFunctionLike, check_call
@@ -209,9 +208,8 @@ class RepeatingTask(models.Model):
     def submit(self) -> Any:
         """Run it now, beside its schedule: the task, or None if a run has not ended yet."""
         function = registry.lookup(self.func_name)
-        before = uuid7()
         task = delay(function, self.args, self.kwargs, **self.call_options())
-        return task if task.id > before else None
+        return None if task.is_merged else task
 
     @classmethod
     def schedule(cls, *args: Any, **kwargs: Any) -> Any:
