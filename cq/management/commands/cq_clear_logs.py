@@ -1,0 +1,19 @@
+"""
+cq_clear_logs: delete log lines and progress that belong to no task any more.
+
+Lines go with their tree, so this finds something only after task rows were deleted by hand.
+"""
+
+from typing import Any
+
+from django.core.management.base import BaseCommand
+
+from cq.workflow.retention import clear_orphans
+from cq.workflow.upkeep import exhaust
+
+
+class Command(BaseCommand):
+    help = "Delete log lines, progress and streams without a task."
+
+    def handle(self, **options: Any) -> None:
+        self.stdout.write(f"{exhaust(clear_orphans)} rows deleted.")

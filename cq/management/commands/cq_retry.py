@@ -1,0 +1,43 @@
+"""
+cq_retry: run failed tasks again, or wake the workers for those that are due.
+
+With ids, each of these ended tasks is queued again. Without, the workers are rung for
+everything that is due, retries among it, as in 2019; they would find it by themselves.
+"""
+
+from argparse import ArgumentParser
+from typing import Any
+from uuid import UUID
+
+from django.core.management.base import BaseCommand, CommandError
+
+from cq.errors import CQError
+from cq.models import Task
+from cq.models.queries import database
+from cq.workflow.upkeep import ring_due
+
+
+class Command(BaseCommand):
+    help = "Retry the tasks with these ids, or ring the workers for all that are due."
+
+    def add_arguments(self, parser: ArgumentParser) -> None:
+        parser.add_argument("ids", nargs="*", type=UUID, metavar="ID", help="tasks to retry")
+
+    def handle(self, **options: Any) -> None:
+        if not options["ids"]:
+            self.stdout.write(f"Rang for {ring_due()} due tasks.")
+            return
+        refused = 0
+        for id in options["ids"]:
+            task = Task.objects.using(database()).filter(pk=id).first()
+            try:
+                if task is None:
+                    raise CQError(f"There is no task {id}. It may have been pruned.")
+                task.retry()
+            except CQError as error:
+                refused += 1
+                self.stderr.write(str(error))
+            else:
+                self.stdout.write(f"Queued {id} again.")
+        if refused:
+            raise CommandError(f"{refused} of {len(options['ids'])} tasks were not retried.")
