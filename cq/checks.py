@@ -275,7 +275,7 @@ def check_sockets(app_configs: Apps = None, **options: Any) -> Messages:
                 id="cq.W003",
             )
         )
-    if "*" in AllowedHostsOriginValidator(None).allowed_origins:
+    if "*" in AllowedHostsOriginValidator(URLRouter([])).allowed_origins:
         found.append(
             Warning(
                 "ALLOWED_HOSTS has '*', which is also the list of sites whose pages may open the "
