@@ -98,9 +98,6 @@ class CallOptions:
 
 
 _CALL_OPTIONS = frozenset(field.name for field in fields(CallOptions))
-NO_OPTIONS = CallOptions()
-
-
 def known(options: dict[str, Any]) -> dict[str, Any]:
     """The same options, or an InvalidOption naming the one that does not exist."""
     for name in options:
@@ -187,3 +184,6 @@ def uuid_of(value: Any) -> UUID | None:
         return UUID(value)
     found = value.id
     return found if isinstance(found, UUID) else UUID(str(found))
+
+
+NO_OPTIONS = CallOptions()

@@ -6,9 +6,17 @@ empty arguments, each in the dialect of the database at hand.
 """
 
 from typing import Any
+from uuid import UUID
 
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.models import Func, JSONField, UUIDField
+
+from cq.definition.ids import uuid7
+
+
+def new_id() -> UUID:
+    """A fresh id of version 7: rows that are made together lie together in the index."""
+    return uuid7()
 
 
 class RandomUUID(Func):

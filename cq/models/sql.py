@@ -7,6 +7,7 @@ and `queries.py` are the same for both vendors but for the few words defined her
 """
 
 import json
+import re
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -65,6 +66,12 @@ class Dialect:
             f"json_extract(value, '$.{name}') AS {name}" for name in columns
         )
         return f"(SELECT {picked} FROM json_each(%(rows)s)) AS {alias}"
+
+    def returning(self, columns: str, alias: str = "t") -> str:
+        """A RETURNING clause; SQLite knows no aliases there, PostgreSQL needs them."""
+        if not self.is_postgres:
+            columns = re.sub(rf"\b{alias}\.", "", columns)
+        return f"RETURNING {columns}"
 
     def later(self, moment: str, seconds: str) -> str:
         """The moment `seconds` after `now`, unless the column `moment` names one."""

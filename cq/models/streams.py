@@ -85,7 +85,7 @@ def _update(db: Dialect, changes: Mapping[UUID, TreeChange]) -> list[UUID]:
         f"""UPDATE cq_stream AS s SET tree_open = s.tree_open + v.delta,
             open = s.tree_open + v.delta > 0
         FROM {db.recordset("v", _CHANGE)} WHERE s.root = v.root
-        RETURNING s.root, s.tree_open""",
+        {db.returning("s.root, s.tree_open", "s")}""",
         params,
     )
     left = {db.uuid(root): open_tasks for root, open_tasks in rows}

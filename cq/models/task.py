@@ -12,9 +12,8 @@ from uuid import UUID
 from django.db import models
 from django.db.models.functions import Now
 
-from cq.definition.ids import uuid7
 from cq.definition.status import ACTIVE, ERROR, TERMINAL, Status
-from cq.models.columns import EmptyArray, EmptyObject, RandomUUID
+from cq.models.columns import EmptyArray, EmptyObject, RandomUUID, new_id
 from cq.models.verbs import TaskVerbs
 
 _SHORT = 200
@@ -58,7 +57,7 @@ class Task(TaskVerbs, models.Model):
     STATUS_CHOICES: ClassVar[list[tuple[str, str]]] = [(s.value, s.label) for s in Status]
 
     id = models.UUIDField(
-        primary_key=True, default=uuid7, db_default=RandomUUID(), editable=False
+        primary_key=True, default=new_id, db_default=RandomUUID(), editable=False
     )
     func_name = models.CharField("task function", max_length=_SHORT)
     args = models.JSONField(default=list, db_default=EmptyArray(), blank=True)
@@ -155,6 +154,9 @@ class Task(TaskVerbs, models.Model):
     traceparent = models.CharField(max_length=64, null=True, blank=True)
 
     objects = TaskQuerySet.as_manager()
+
+    is_merged = False
+    """Whether a coalesced delay() returned this row instead of making one."""
 
     class Meta:
         app_label = "cq"

@@ -11,13 +11,13 @@ from typing import ClassVar
 from django.db import models
 from django.db.models.functions import Now
 
-from cq.definition.ids import uuid7
+from cq.models.columns import new_id
 
 
 class Worker(models.Model):
     """A worker process: what it listens to, where it runs, and its last heartbeat."""
 
-    id = models.UUIDField(primary_key=True, default=uuid7)
+    id = models.UUIDField(primary_key=True, default=new_id)
     alive = models.BooleanField(default=True)
     beat = models.BigIntegerField(default=0)
     beat_at = models.DateTimeField(db_default=Now())

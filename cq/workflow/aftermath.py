@@ -6,15 +6,18 @@ gathered while the transaction runs and told by `on_commit(robust=True)`, so tha
 leaves the process for rows that are rolled back, and no listener can harm the writer.
 """
 
-from collections.abc import Iterable
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from uuid import UUID
 
 from django.db import transaction
 
+from cq.definition.status import TERMINAL
 from cq.models.sql import Dialect, database
-from cq.models.streams import TreeChange, count_open
+from cq.models.streams import Recorded, TreeChange, count_open
 from cq.models.transitions import Inserted, Moved
 from cq.progress import publisher
 from cq.transport import dispatcher
@@ -28,6 +31,7 @@ class Aftermath:
     moved: list[Moved] = field(default_factory=list)
     over: list[UUID] = field(default_factory=list)
     trees: dict[UUID, TreeChange] = field(default_factory=dict)
+    recorded: list[Recorded] = field(default_factory=list)
 
     def ring(self, queue: str, ids: Iterable[UUID]) -> None:
         """Some tasks of a queue became claimable."""
@@ -66,9 +70,84 @@ class Aftermath:
         transaction.on_commit(partial(tell, self), using=database(), robust=True)
 
 
+class Endings:
+    """Waiters of this process, woken when their task ends in it."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._waiting: dict[UUID, list[Callable[[], object]]] = {}
+
+    @contextmanager
+    def listening(
+        self, task: UUID, wake: Callable[[], object] | None = None
+    ) -> Iterator[threading.Event]:
+        """Call `wake`, or set the event that is yielded, when the task ends."""
+        event = threading.Event()
+        call = wake or event.set
+        with self._lock:
+            self._waiting.setdefault(task, []).append(call)
+        try:
+            yield event
+        finally:
+            with self._lock:
+                calls = self._waiting[task]
+                calls.remove(call)
+                if not calls:
+                    del self._waiting[task]
+
+    def tell(self, moved: Iterable[Moved]) -> None:
+        """Wake those who wait for one of these, if it has ended."""
+        if not self._waiting:
+            return
+        for row in moved:
+            if row.status in TERMINAL and row.id in self._waiting:
+                with self._lock:
+                    calls = list(self._waiting.get(row.id, ()))
+                for call in calls:
+                    call()
+
+
+endings = Endings()
+
+
 def tell(aftermath: Aftermath) -> None:
     """Ring and publish; called after the commit, never raises what a layer does."""
     for queue, ids in aftermath.bells.items():
         dispatcher.ring(queue, [id.hex for id in ids])
-    if publisher.anybody():
-        publisher.moved(aftermath.moved, aftermath.over)
+    endings.tell(aftermath.moved)
+    tell_lines(aftermath.recorded)
+    watched: dict[str, list[Moved]] = {}
+    for row in aftermath.moved:
+        root = row.root_uuid.hex
+        if publisher.watched(root):
+            watched.setdefault(root, []).append(row)
+    for root, rows in watched.items():
+        publisher.states(root, [_node(row) for row in rows])
+    for over in aftermath.over:
+        publisher.end(over.hex)
+
+
+def _node(row: Moved) -> publisher.Node:
+    return publisher.node(row.id, name=row.func_name, status=row.status, parent=row.parent)
+
+
+def tell_lines(recorded: Iterable[Recorded]) -> None:
+    """Publish recorded lines of watched trees."""
+    watched: dict[str, list[publisher.Line]] = {}
+    for item in recorded:
+        root = item.root.hex
+        if publisher.watched(root):
+            line = item.line
+            watched.setdefault(root, []).append(
+                publisher.line(
+                    seq=item.seq,
+                    task=line.task,
+                    name=line.func_name,
+                    attempt=line.attempt,
+                    level=line.level,
+                    message=line.message,
+                    at=line.at,
+                )
+            )
+    for root, lines in watched.items():
+        publisher.lines(root, lines)

@@ -11,7 +11,7 @@ import random
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from django.db import (
     InterfaceError,
@@ -29,7 +29,12 @@ logger = logging.getLogger("cq.workflow")
 _RETRYABLE_STATES = ("40001", "40P01", "55P03")
 _LOST_STATES = ("57P01", "57P02", "57P03", "08000", "08003", "08006", "08001", "08004")
 _ATTEMPTS = 6
+_READ_COMMITTED = 2
+_READS = ("SELECT", "EXPLAIN", "PRAGMA")
 _pause = threading.Event()
+
+writer_lock = threading.RLock()
+"""Passed by every engine transaction of this process on SQLite, which has one writer."""
 
 
 @contextmanager
@@ -37,13 +42,75 @@ def engine_transaction(lock_timeout_ms: int | None = None) -> Iterator[Dialect]:
     """
     A transaction on the task database; nested in the caller's own if there is one.
 
-    `lock_timeout_ms` bounds every wait for a row lock inside (PostgreSQL).
+    `lock_timeout_ms` bounds every wait for a row lock inside (PostgreSQL). On SQLite it
+    passes the writer's lock of the process, which is fair where the file's lock is not.
     """
+    db = dialect()
+    if db.connection.in_atomic_block or db.is_postgres:
+        with transaction.atomic(using=database()):
+            if lock_timeout_ms is not None and db.is_postgres:
+                db.count(f"SET LOCAL lock_timeout = {int(lock_timeout_ms)}")
+            yield db
+        return
+    with writer_lock, transaction.atomic(using=database()):
+        yield db
+
+
+@contextmanager
+def body_transaction() -> Iterator[None]:
+    """
+    The transaction of an atomic body and its completion, at READ COMMITTED.
+
+    On SQLite, which has one writer, it begins with the first write or savepoint instead
+    of at entry: until then the body reads as it would at READ COMMITTED and holds up
+    nobody. From then on it holds the process's writer lock until it ends.
+    """
+    connection = connections[database()]
+    if connection.vendor == "sqlite" and not connection.in_atomic_block:
+        with _LateBegin(connection), transaction.atomic(using=database()):
+            yield
+        return
     with transaction.atomic(using=database()):
         db = dialect()
-        if lock_timeout_ms is not None and db.is_postgres:
-            db.count(f"SET LOCAL lock_timeout = {int(lock_timeout_ms)}")
-        yield db
+        if db.is_postgres and getattr(connection, "isolation_level", None) not in (
+            None,
+            _READ_COMMITTED,
+        ):
+            db.count("SET TRANSACTION ISOLATION LEVEL READ COMMITTED")
+        yield
+
+
+class _LateBegin:
+    """Holds back the BEGIN of the next transaction until a statement needs it."""
+
+    def __init__(self, connection: Any) -> None:
+        self._connection = connection
+        self._wrapper: Any = None
+        self._has_lock = False
+        self._waits = False
+
+    def __enter__(self) -> None:
+        self._connection._start_transaction_under_autocommit = self._hold
+        self._wrapper = self._connection.execute_wrapper(self._execute)
+        self._wrapper.__enter__()
+
+    def __exit__(self, *exc: Any) -> None:
+        self._wrapper.__exit__(*exc)
+        del self._connection._start_transaction_under_autocommit
+        if self._has_lock:
+            writer_lock.release()
+
+    def _hold(self) -> None:
+        self._waits = True
+
+    def _execute(self, execute: Any, sql: str, params: Any, many: bool, context: Any) -> Any:
+        if self._waits and not sql.lstrip().upper().startswith(_READS):
+            self._waits = False
+            writer_lock.acquire()
+            self._has_lock = True
+            with self._connection.wrap_database_errors:
+                self._connection.connection.execute("BEGIN IMMEDIATE")
+        return execute(sql, params, many, context)
 
 
 def is_conflict(error: BaseException) -> bool:

@@ -7,7 +7,14 @@ back, and a row that does not come back was not there to be moved. Nothing here 
 transaction or knows what follows; `workflow/` does.
 """
 
-from cq.models.transitions.claim import Claimed, claim, claim_one
+from cq.models.transitions.claim import (
+    Claimed,
+    claim,
+    claim_one,
+    next_due,
+    park_heads,
+    unpark,
+)
 from cq.models.transitions.end import Ending, end_attempts, end_from
 from cq.models.transitions.insert import Inserted, insert
 from cq.models.transitions.moved import PREDECESSOR_FAILED, REVOKED_BY_HAND, Moved
@@ -28,9 +35,12 @@ __all__ = [
     "end_from",
     "hold_again",
     "insert",
+    "next_due",
+    "park_heads",
     "put_back",
     "queue_pending",
     "release_successors",
     "run_again",
     "settle_parents",
+    "unpark",
 ]

@@ -12,6 +12,7 @@ import json
 import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 from uuid import UUID
 
@@ -55,37 +56,7 @@ _TAKEN = f"""
     UPDATE cq_task AS t SET status = 'R', claim_token = {{token}}, worker_id = %(worker)s,
         attempts = t.attempts + 1, started = {{now}}
     WHERE {{chosen}} AND {_DUE}
-    RETURNING {_RETURNING}
-"""
-
-_CLAIM_POSTGRES = f"""
-    WITH RECURSIVE me AS MATERIALIZED (
-        SELECT id FROM cq_worker WHERE id = %(worker)s AND alive FOR KEY SHARE
-    ), q(queue, rank) AS ({{queues}}), pair(queue, rank, priority) AS (
-        SELECT q.queue, q.rank, f.priority FROM q CROSS JOIN LATERAL (
-            SELECT t.priority FROM cq_task t WHERE {_DUE} AND t.queue = q.queue
-            ORDER BY t.queue, t.priority DESC LIMIT 1) f
-        UNION ALL
-        SELECT p.queue, p.rank, f.priority FROM pair p CROSS JOIN LATERAL (
-            SELECT t.priority FROM cq_task t WHERE {_DUE} AND t.queue = p.queue
-            AND t.priority < p.priority ORDER BY t.queue, t.priority DESC LIMIT 1) f
-    ), due AS (
-        SELECT d.id FROM (SELECT * FROM pair ORDER BY rank, priority DESC, queue) p
-        CROSS JOIN LATERAL (
-            SELECT t.id FROM cq_task t WHERE {_DUE} AND t.queue = p.queue
-            AND t.priority = p.priority AND t.run_at <= statement_timestamp()
-            AND t.func_name = ANY(%(names)s)
-            AND (t.expires_at IS NULL OR t.expires_at > statement_timestamp())
-            ORDER BY t.queue, t.priority DESC, t.run_at, t.id LIMIT %(limit)s
-            FOR UPDATE SKIP LOCKED) d
-        WHERE EXISTS (SELECT 1 FROM me)
-        LIMIT %(limit)s
-    )
-    {_TAKEN.format(
-        token="gen_random_uuid()",
-        now="statement_timestamp()",
-        chosen="t.id = ANY(ARRAY(SELECT id FROM due))",
-    )}
+    {{returning}}
 """
 
 _NAMED_QUEUES = "SELECT * FROM unnest(%(queues)s::text[]) WITH ORDINALITY"
@@ -102,6 +73,64 @@ _ALL_QUEUES = f"""
         ) SELECT queue FROM walk) w
 """
 
+# The few (queue, priority) pairs that have rows, one index probe each.
+_PAIRS = f"""
+    q(queue, rank) AS ({{queues}}), pair(queue, rank, priority) AS (
+        SELECT q.queue, q.rank, f.priority FROM q CROSS JOIN LATERAL (
+            SELECT t.priority FROM cq_task t WHERE {_DUE} AND t.queue = q.queue
+            ORDER BY t.queue, t.priority DESC LIMIT 1) f
+        UNION ALL
+        SELECT p.queue, p.rank, f.priority FROM pair p CROSS JOIN LATERAL (
+            SELECT t.priority FROM cq_task t WHERE {_DUE} AND t.queue = p.queue
+            AND t.priority < p.priority ORDER BY t.queue, t.priority DESC LIMIT 1) f
+    )
+"""
+
+_CLAIM_POSTGRES = f"""
+    WITH RECURSIVE me AS MATERIALIZED (
+        SELECT id FROM cq_worker WHERE id = %(worker)s AND alive FOR KEY SHARE
+    ), {_PAIRS}, due AS (
+        SELECT d.id FROM (SELECT * FROM pair ORDER BY rank, priority DESC, queue) p
+        CROSS JOIN LATERAL (
+            SELECT t.id FROM cq_task t WHERE {_DUE} AND t.queue = p.queue
+            AND t.priority = p.priority AND t.run_at <= statement_timestamp()
+            AND t.func_name = ANY(%(names)s)
+            AND (t.expires_at IS NULL OR t.expires_at > statement_timestamp())
+            ORDER BY t.queue, t.priority DESC, t.run_at, t.id LIMIT %(limit)s
+            FOR UPDATE SKIP LOCKED) d
+        WHERE EXISTS (SELECT 1 FROM me)
+        LIMIT %(limit)s
+    )
+    {_TAKEN.format(
+        token="gen_random_uuid()",
+        now="statement_timestamp()",
+        returning=f"RETURNING {_RETURNING}",
+        chosen="t.id = ANY(ARRAY(SELECT id FROM due))",
+    )}
+"""
+
+_NEXT_POSTGRES = f"""
+    WITH RECURSIVE {_PAIRS}
+    SELECT EXTRACT(EPOCH FROM min(d.run_at) - statement_timestamp())::float FROM pair p
+    CROSS JOIN LATERAL (
+        SELECT t.run_at FROM cq_task t WHERE {_DUE} AND t.queue = p.queue
+        AND t.priority = p.priority AND t.run_at > statement_timestamp()
+        ORDER BY t.queue, t.priority DESC, t.run_at, t.id LIMIT 1) d
+"""
+
+_PARK_POSTGRES = f"""
+    WITH RECURSIVE {_PAIRS}, head AS (
+        SELECT d.id FROM pair p CROSS JOIN LATERAL (
+            SELECT t.id, t.func_name FROM cq_task t WHERE {_DUE} AND t.queue = p.queue
+            AND t.priority = p.priority
+            ORDER BY t.queue, t.priority DESC, t.run_at, t.id LIMIT %(depth)s) d
+        WHERE NOT (d.func_name = ANY(%(names)s::text[]))
+    ), free AS (
+        SELECT t.id FROM cq_task t WHERE t.id = ANY(ARRAY(SELECT id FROM head)) AND {_DUE}
+        FOR UPDATE SKIP LOCKED
+    )
+    UPDATE cq_task SET parked = true WHERE id = ANY(ARRAY(SELECT id FROM free))
+"""
 
 def claim(
     db: Dialect,
@@ -126,11 +155,29 @@ def claim(
     return [_claimed(db, row) for row in rows]
 
 
+def next_due(db: Dialect, queues: Sequence[str] | None = None) -> float | datetime | None:
+    """When the next future row is due: in seconds where the vendor can say so, or at."""
+    if db.is_postgres:
+        sql = _NEXT_POSTGRES.replace(
+            "{queues}", _ALL_QUEUES if queues is None else _NAMED_QUEUES
+        )
+        found = db.run(sql, {"queues": list(queues)} if queues is not None else {})[0][0]
+        return None if found is None else float(found)
+    within = f"AND t.queue {db.texts('queues')}" if queues is not None else ""
+    params = {"queues": db.text_list(queues)} if queues is not None else {}
+    rows = db.run(
+        f"SELECT min(t.run_at) FROM cq_task AS t WHERE {_DUE} AND t.run_at > {db.now} {within}",
+        params,
+    )
+    return db.time(rows[0][0])
+
+
 def claim_one(db: Dialect, worker: UUID, id: UUID, names: Sequence[str]) -> Claimed | None:
     """Take one given row if it is due: for consumers that are handed ids, not room."""
     sql = _TAKEN.format(
         token="gen_random_uuid()" if db.is_postgres else "%(token)s",
         now=db.now,
+        returning=db.returning(_RETURNING),
         chosen=f"t.id = %(id)s AND t.func_name {db.texts('names')} AND t.run_at <= {db.now} "
         f"AND EXISTS (SELECT 1 FROM cq_worker w WHERE w.id = %(worker)s AND w.alive)",
     )
@@ -139,6 +186,34 @@ def claim_one(db: Dialect, worker: UUID, id: UUID, names: Sequence[str]) -> Clai
         params["token"] = secrets.token_hex(16)
     rows = db.run(sql, params)
     return _claimed(db, rows[0]) if rows else None
+
+
+def park_heads(db: Dialect, names: Sequence[str], depth: int) -> int:
+    """
+    Take rows of other names than these out of the claim's index; return how many.
+
+    Looks at the first `depth` rows of each (queue, priority) pair only, those that a
+    claim would read first, so that its cost is bounded. Call it until it returns 0.
+    """
+    params: dict[str, Any] = {"names": db.text_list(names), "depth": depth}
+    if db.is_postgres:
+        return db.count(_PARK_POSTGRES.replace("{queues}", _ALL_QUEUES), params)
+    return db.count(
+        f"""UPDATE cq_task SET parked = true WHERE id IN (
+            SELECT t.id FROM cq_task AS t WHERE {_DUE} AND NOT (t.func_name
+            {db.texts("names")}) LIMIT %(depth)s)""",
+        params,
+    )
+
+
+def unpark(db: Dialect, names: Sequence[str], limit: int) -> int:
+    """Bring back parked rows of these names."""
+    return db.count(
+        f"""UPDATE cq_task SET parked = false WHERE id IN (
+            SELECT t.id FROM cq_task AS t WHERE t.parked AND t.func_name {db.texts("names")}
+            LIMIT %(limit)s {db.skip_locked})""",
+        {"names": db.text_list(names), "limit": limit},
+    )
 
 
 def _claim_postgres(
@@ -201,6 +276,7 @@ def _claim_portable(
     sql = _TAKEN.format(
         token="lower(hex(randomblob(16)))",
         now=db.now,
+        returning=db.returning(_RETURNING),
         chosen="t.id IN (SELECT value FROM json_each(%(ids)s))",
     )
     return db.run(sql, {"ids": json.dumps(ids), "worker": worker.hex})

@@ -93,7 +93,7 @@ def end_attempts(
             result_expiry = {expiry(db, "v.status", final)}
         FROM {db.recordset("v", _END)}
         WHERE t.id = v.id AND t.claim_token = v.token AND t.status = 'R'
-        RETURNING {MOVED}
+        {db.returning(MOVED)}
     """
     params = {"rows": json.dumps(rows), "success_ttl": success_ttl, "failure_ttl": failure_ttl}
     results = {ending.id: ending.result for ending in endings}
@@ -120,7 +120,7 @@ def end_from(
             crashes = t.crashes + CASE WHEN %(target)s = 'L' THEN 1 ELSE 0 END,
             result_expiry = {after(db, "COALESCE(t.result_ttl, %(failure_ttl)s)")}
         WHERE t.id {db.ids("ids")} AND t.status {db.texts("sources")}
-        RETURNING {MOVED}
+        {db.returning(MOVED)}
     """
     params = {
         "ids": db.id_list(ids),

@@ -24,7 +24,7 @@ def queue_pending(db: Dialect, id: UUID, args: str | None = None) -> list[Moved]
             args = COALESCE({db.json("%(args)s")}, t.args),
             run_at = CASE WHEN t.run_at < {db.now} THEN {db.now} ELSE t.run_at END
         WHERE t.id = %(id)s AND t.status = 'P' AND t.previous_id IS NULL
-        RETURNING {MOVED}
+        {db.returning(MOVED)}
     """
     return moved(db, db.run(sql, {"id": id.hex, "args": args}))
 
@@ -37,7 +37,7 @@ def put_back(db: Dialect, ids: Sequence[UUID], *, backoff: float) -> list[Moved]
             run_at = {after(db, "(%(backoff)s * t.crashes)")},
             unique_key = CASE WHEN {KEY_TAKEN} THEN NULL ELSE t.unique_key END
         WHERE t.id {db.ids("ids")} AND t.status = 'R'
-        RETURNING {MOVED}
+        {db.returning(MOVED)}
     """
     return moved(db, db.run(sql, {"ids": db.id_list(ids), "backoff": backoff}))
 
@@ -50,7 +50,7 @@ def run_again(db: Dialect, ids: Sequence[UUID], sources: Iterable[Status]) -> li
             children_failed = 0, waiting_on = NULL, started = NULL, finished = NULL,
             result = NULL, error = NULL, result_expiry = NULL, done_token = NULL
         WHERE t.id {db.ids("ids")} AND t.status {db.texts("sources")}
-        RETURNING {MOVED}
+        {db.returning(MOVED)}
     """
     sources_list = db.text_list([source.value for source in sources])
     return moved(db, db.run(sql, {"ids": db.id_list(ids), "sources": sources_list}))
@@ -61,6 +61,6 @@ def hold_again(db: Dialect, previous: Sequence[UUID]) -> list[Moved]:
     sql = f"""
         UPDATE cq_task AS t SET status = 'P', finished = NULL, error = NULL, result_expiry = NULL
         WHERE t.previous_id {db.ids("previous")} AND t.status = 'E' AND t.error = %(reason)s
-        RETURNING {MOVED}
+        {db.returning(MOVED)}
     """
     return moved(db, db.run(sql, {"previous": db.id_list(previous), "reason": PREDECESSOR_FAILED}))

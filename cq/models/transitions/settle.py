@@ -27,12 +27,21 @@ class EndedChild:
 
     id: UUID
     parent: UUID
-    failed: bool
-    error: str | None
-    result: str | None
+    failed: bool = False
+    error: str | None = None
+    result: str | None = None
+    count: int = 1
+    """1 for a child that ended, -1 for one that came to be open in the same transaction."""
 
 
-_ENDED = {"id": "uuid", "parent": "uuid", "failed": "int", "error": "text", "result": "text"}
+_ENDED = {
+    "id": "uuid",
+    "parent": "uuid",
+    "failed": "int",
+    "error": "text",
+    "result": "text",
+    "n": "int",
+}
 
 
 def settle_parents(
@@ -52,6 +61,7 @@ def settle_parents(
             "failed": int(child.failed),
             "error": child.error,
             "result": child.result,
+            "n": child.count,
         }
         for child in children
     ]
@@ -70,7 +80,7 @@ def settle_parents(
     outcome = "CASE WHEN t.children_failed + v.failed > 0 THEN 'I' ELSE 'S' END"
     sql = f"""
         WITH child AS (SELECT * FROM {db.recordset("c", _ENDED)}),
-        v AS (SELECT parent, count(*) AS n, sum(failed) AS failed, min(error) AS error
+        v AS (SELECT parent, sum(n) AS n, sum(failed) AS failed, min(error) AS error
               FROM child GROUP BY parent)
         UPDATE cq_task AS t SET
             status = CASE WHEN {last} THEN {outcome} ELSE t.status END,
@@ -84,7 +94,7 @@ def settle_parents(
             result_expiry = CASE WHEN {last} THEN {expiry(db, outcome, "true")}
                             ELSE t.result_expiry END
         FROM v WHERE t.id = v.parent
-        RETURNING {MOVED}, t.result, {_just_ended(db)}
+        {db.returning(f"{MOVED}, t.result, {_just_ended(db)}")}
     """
     return moved(db, (row[:10] for row in db.run(sql, params) if row[10]))
 
@@ -132,7 +142,7 @@ def release_successors(
             result_expiry = CASE WHEN {runs} THEN NULL ELSE {after(db, "%(failure_ttl)s")} END
         FROM {db.recordset("v", _PREDECESSOR)}
         WHERE t.previous_id = v.id AND t.status = 'P'
-        RETURNING {MOVED}
+        {db.returning(MOVED)}
     """
     params = {
         "rows": json.dumps(rows),

@@ -1,0 +1,62 @@
+"""
+Errorbacks: functions that are told when a task has ended badly.
+
+A function is remembered by its path and found again by looking, never by importing:
+a text from a row must not decide what code is loaded.
+"""
+
+import sys
+from collections.abc import Callable, Mapping
+from inspect import isfunction
+from typing import Any
+
+from cq.definition.payload import JSON, check_json
+from cq.definition.registry import find
+from cq.errors import InvalidTask, TaskNotRegistered
+
+
+def errorback_entry(
+    fn: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+) -> dict[str, JSON]:
+    """What the row keeps of an errorback: the path and the arguments behind (task, error)."""
+    path = getattr(fn, "path", None)
+    if path is None:
+        path = f"{getattr(fn, '__module__', None)}.{getattr(fn, '__qualname__', None)}"
+    if _look_up(path) is None:
+        raise InvalidTask(
+            f"{fn!r} cannot be an errorback. Pass a task function or a function defined at the "
+            "top of a module, so that a worker finds it again by its path.",
+            given=fn,
+        )
+    return {
+        "path": path,
+        "args": check_json(list(args), "args"),
+        "kwargs": check_json(dict(kwargs), "kwargs"),
+    }
+
+
+def resolve_errorback(path: str) -> Any:
+    """
+    The task function or module-level function behind a path, if its module is loaded.
+
+    Raises TaskNotRegistered otherwise; nothing is imported.
+    """
+    found = _look_up(path)
+    if found is None:
+        raise TaskNotRegistered(
+            f"No loaded module defines the errorback {path!r}. Define it in the tasks.py of an "
+            "installed app, at the top of the module, then restart the workers.",
+            name=path,
+        )
+    return found
+
+
+def _look_up(path: str) -> Callable[..., Any] | None:
+    task_function = find(path)
+    if task_function is not None:
+        return task_function  # type: ignore[return-value]
+    module_name, _, name = path.rpartition(".")
+    candidate = vars(sys.modules[module_name]).get(name) if module_name in sys.modules else None
+    if isfunction(candidate) and candidate.__module__ == module_name:
+        return candidate
+    return None

@@ -1,0 +1,77 @@
+"""
+From a body to an outcome: arguments in, value or exception out.
+
+Whatever a body does ends its own attempt only: SystemExit, a result that is not JSON, an
+exception whose text cannot be made. What its end means (a value, a retry, a failure) is
+decided here and written elsewhere.
+"""
+
+import logging
+from datetime import UTC, datetime
+from typing import Any
+
+from cq import conf
+from cq.definition.failure import describe_exception
+from cq.definition.outcome import Failed, Outcome, Retrying, Succeeded
+from cq.definition.payload import check_json
+from cq.definition.signature import TaskFunctionLike
+from cq.errors import InvalidArguments, UnfitResult
+from cq.execution.context import Context, Draft
+from cq.models.task import Task
+from cq.models.transitions import Claimed
+
+logger = logging.getLogger("cq.task")
+
+
+def arguments(claimed: Claimed) -> list[Any]:
+    """The positional arguments behind cqt, the predecessor's result first where it is passed."""
+    if claimed.pass_result:
+        return [claimed.previous_result, *claimed.args]
+    return claimed.args
+
+
+def succeeded(context: Context, value: Any) -> Succeeded:
+    """
+    The outcome of a body that returned `value`.
+
+    A subtask of its own, or a delayed task, is adopted: its result becomes this one's.
+    Raises UnfitResult for what JSON cannot carry.
+    """
+    if isinstance(value, Draft | Task):
+        return Succeeded(adopts=value.id, children=context.drafts)
+    try:
+        result = check_json(value, "result", max_bytes=conf.current().max_result_bytes)
+    except InvalidArguments as problem:
+        raise UnfitResult(
+            f"{context.func_name} returned what cannot be stored: {problem} "
+            "Return plain JSON values, or store the data and return its id."
+        ) from problem
+    return Succeeded(result=result, children=context.drafts)
+
+
+def failed(function: TaskFunctionLike, claimed: Claimed, problem: BaseException) -> Outcome:
+    """The outcome of a body that raised: another attempt if the policy wants one."""
+    error = describe_exception(problem, conf.current().max_error_bytes)
+    error["at"] = datetime.now(UTC).isoformat()
+    policy = function.options.retry
+    budget = policy.retries if claimed.max_retries is None else claimed.max_retries
+    extra = {"cq_task_id": str(claimed.id)}
+    if claimed.retries < budget and policy.wants(problem):
+        delay = policy.delay(claimed.retries + 1)
+        logger.warning(
+            "%s failed in attempt %d and is retried in %.1f s: %s",
+            claimed.func_name,
+            claimed.attempt,
+            delay,
+            error.get("message"),
+            extra=extra,
+        )
+        return Retrying(error=error, delay=delay)
+    logger.error(
+        "%s failed: %s",
+        claimed.func_name,
+        error.get("message"),
+        exc_info=(type(problem), problem, problem.__traceback__),
+        extra=extra,
+    )
+    return Failed(error=error)

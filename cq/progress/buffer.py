@@ -1,0 +1,96 @@
+"""
+What one attempt has said and not yet recorded: log lines, and how far it has come.
+
+The body writes from whatever thread or coroutine it runs on; the recorder empties the
+buffer about ten times a second, and the attempt's completion takes what is left.
+"""
+
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from cq.models.streams import Line
+
+
+@dataclass(frozen=True, slots=True)
+class ProgressValue:
+    """How far a task says it has come; a total of None is unknown."""
+
+    done: float
+    total: float | None
+    message: str
+
+
+class AttemptBuffer:
+    """The unrecorded lines and the latest progress of one attempt; safe from any thread."""
+
+    def __init__(self, max_lines: int, wake: Callable[[], object] = lambda: None) -> None:
+        self.flushing = threading.Lock()
+        """Held while lines that were taken are on their way into the record."""
+        self.progress: ProgressValue | None = None
+        self._lock = threading.Lock()
+        self._held: list[Line] = []
+        self._ready: list[Line] = []
+        self._progress_changed = False
+        self._room = max_lines
+        self._wake = wake
+        self.dropped = 0
+
+    def add(self, line: Line, *, publish: bool = True, limit: int | None = None) -> None:
+        """
+        Keep a line; with `publish` it and everything held back become ready.
+
+        `limit` keeps only so many of the newest unnumbered lines, this one included.
+        """
+        with self._lock:
+            if self._room <= 0:
+                self.dropped += 1
+                return
+            self._room -= 1
+            self._held.append(line)
+            if limit is not None:
+                self._trim(max(limit, 1))
+            if publish:
+                self._ready += self._held
+                self._held = []
+        if publish:
+            self._wake()
+
+    def _trim(self, limit: int) -> None:
+        # Lines on their way into the record have numbers; only the others can go.
+        excess = len(self._ready) + len(self._held) - limit
+        if excess > 0:
+            self._room += excess
+            from_ready = min(excess, len(self._ready))
+            del self._ready[:from_ready]
+            del self._held[: excess - from_ready]
+
+    def set_progress(self, value: ProgressValue) -> None:
+        """Note how far the task has come; only the latest value counts."""
+        with self._lock:
+            self.progress = value
+            self._progress_changed = True
+        self._wake()
+
+    def take(self, *, everything: bool = False) -> list[Line]:
+        """Take the lines that are ready, or all of them."""
+        with self._lock:
+            taken = self._ready
+            self._ready = []
+            if everything:
+                taken += self._held
+                self._held = []
+            return taken
+
+    def put_back(self, lines: list[Line]) -> None:
+        """Return lines that could not be recorded, in front of newer ones."""
+        with self._lock:
+            self._ready = lines + self._ready
+
+    def take_progress(self) -> ProgressValue | None:
+        """Take the progress if it changed since it was last taken."""
+        with self._lock:
+            if not self._progress_changed:
+                return None
+            self._progress_changed = False
+            return self.progress

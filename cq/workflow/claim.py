@@ -1,0 +1,59 @@
+"""
+Claiming: a worker asks for as many due tasks as it has room for.
+
+A bell is only a hint. Whoever moves a row to Running holds it until it has written its
+outcome, or until a rescuer finds the worker dead.
+"""
+
+from collections.abc import Sequence
+from datetime import datetime
+from uuid import UUID
+
+from cq.models import transitions
+from cq.models.sql import dialect
+from cq.models.transitions import Claimed, next_due
+from cq.workflow.transaction import engine_transaction, repeated
+
+
+def claim(
+    worker: UUID, names: Sequence[str], limit: int, queues: Sequence[str] | None = None
+) -> list[Claimed]:
+    """
+    Take up to `limit` due tasks of the given names, in the order of their urgency.
+
+    Commits before it returns, so that a worker which dies right after is found by a
+    rescuer. Empty when nothing is due, or when the worker was declared dead.
+    """
+    db = dialect()
+    if db.is_postgres:
+        return repeated(lambda: transitions.claim(db, worker, names, limit, queues))
+    return repeated(lambda: _claim_exclusively(worker, names, limit, queues))
+
+
+def _claim_exclusively(
+    worker: UUID, names: Sequence[str], limit: int, queues: Sequence[str] | None
+) -> list[Claimed]:
+    with engine_transaction() as db:
+        return transitions.claim(db, worker, names, limit, queues)
+
+
+def claim_one(worker: UUID, id: UUID, names: Sequence[str]) -> Claimed | None:
+    """Take one given task if it is due and registered; None if it is not there to take."""
+    def take() -> Claimed | None:
+        with engine_transaction() as db:
+            return transitions.claim_one(db, worker, id, names)
+
+    return repeated(take)
+
+
+def seconds_to_next(queues: Sequence[str] | None = None) -> float | None:
+    """
+    Seconds until the next future row is due, by the database's clock; None if none is.
+
+    May be early by a row that this worker cannot run; a look at the table costs little.
+    """
+    db = dialect()
+    found = next_due(db, queues)
+    if found is None or isinstance(found, float):
+        return found
+    return (found - datetime.now(found.tzinfo)).total_seconds()

@@ -1,0 +1,95 @@
+"""
+Revoke: stop a task, and everything below and behind it.
+
+What has not started never will; what runs loses its claim token, so that nothing it
+still does counts, and its worker is told to stop it. Rows that somebody is moving at
+the moment are passed over and looked at again, so a revoke never waits for a lock while
+it holds one.
+"""
+
+import threading
+import time
+from collections.abc import Sequence
+from functools import partial
+from uuid import UUID
+
+from django.db import connections, transaction
+
+from cq import conf
+from cq.definition.status import ACTIVE, Status
+from cq.models.queries import database, lock_free, open_family, rows_by_id
+from cq.models.sql import dialect
+from cq.models.task import Task
+from cq.models.transitions import REVOKED_BY_HAND, end_from
+from cq.progress import publisher
+from cq.workflow.aftermath import Aftermath
+from cq.workflow.settle import settle
+from cq.workflow.transaction import engine_transaction, repeated
+
+_PATIENCE_SECONDS = 10.0
+_pause = threading.Event()
+
+
+def revoke(task: Task | UUID) -> bool:
+    """
+    Revoke a task with its descendants and successors; True if anything was stopped.
+
+    When it returns none of them will start any more. A running async body is cancelled,
+    a running thread cannot be: what it still writes does not count. Revoking a task that
+    has ended is no error and changes nothing. Inside an atomic block it takes effect
+    after the commit.
+    """
+    id = task if isinstance(task, UUID) else task.id
+    alias = database()
+    if connections[alias].in_atomic_block:
+        transaction.on_commit(partial(revoke_now, id), using=alias)
+        return True
+    stopped = revoke_now(id)
+    if isinstance(task, Task):
+        current = rows_by_id([id]).get(id)
+        if current is not None:
+            task.status, task.error, task.finished = (
+                current.status,
+                current.error,
+                current.finished,
+            )
+    return stopped
+
+
+def revoke_now(id: UUID) -> bool:
+    """Revoke pass by pass, until a pass finds nothing open."""
+    stopped = False
+    deadline = time.monotonic() + _PATIENCE_SECONDS
+    while True:
+        left = [row for row, _ in open_family(dialect(), id)]
+        if not left:
+            break
+        ended = repeated(partial(_end, left))
+        stopped = stopped or bool(ended)
+        if not ended:
+            if time.monotonic() > deadline:
+                break
+            _pause.wait(0.02)
+    return stopped
+
+
+def _end(ids: Sequence[UUID]) -> list[UUID]:
+    with engine_transaction() as db:
+        free = lock_free(db, ids)
+        if not free:
+            return []
+        ended = end_from(
+            db,
+            free,
+            ACTIVE,
+            Status.REVOKED,
+            error=REVOKED_BY_HAND,
+            failure_ttl=conf.current().failure_ttl,
+        )
+        aftermath = Aftermath()
+        settle(db, ended, aftermath)
+        aftermath.count(db)
+        aftermath.tell_after_commit()
+        for root in {row.root_uuid.hex for row in ended}:
+            transaction.on_commit(partial(publisher.nudge, root), using=database(), robust=True)
+    return [row.id for row in ended]
