@@ -34,7 +34,7 @@ LINES_SHOWN = 200
 LISTED = ("id", "submitted", "func_name", "status")
 
 
-class WindowPaginator(Paginator):
+class WindowPaginator(Paginator):  # type: ignore[type-arg]
     """Knows that there are a few pages more, and never how many rows there are."""
 
     def __init__(self, *args: Any, page: int, **kwargs: Any) -> None:
@@ -129,7 +129,7 @@ class TaskAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
 
     def get_paginator(
         self, request: HttpRequest, queryset: Any, per_page: int, *args: Any, **kwargs: Any
-    ) -> Paginator[Any]:
+    ) -> "Paginator[Any]":
         asked = request.GET.get(PAGE_VAR, "1")
         page = int(asked) if len(asked) <= 3 and asked.isdecimal() else 1
         page = min(max(page, 1), MAX_PAGE)
