@@ -38,7 +38,7 @@ CATALOGUE = {
     "cq.W009": "A layer keeps fewer messages than the stock one.",
     "cq.W012": "SQLite lacks the options that several writers need.",
     "cq.W013": "The worker is embedded, but runserver is not the one that hosts it.",
-    "cq.W014": "Any website may open the sockets of cq.",
+    "cq.W014": "The sockets of cq trust every host name.",
     "cq.W015": "The task layer is a pub/sub layer, which keeps no message.",
 }
 
@@ -147,9 +147,9 @@ def _layer_findings(
 ) -> Iterator[CheckMessage]:
     place = f"CHANNEL_LAYERS[{alias!r}]"
     if isinstance(layer, InMemoryChannelLayer) and not embedded:
+        loss = "tasks start at the next poll" if is_task_layer else "pages poll for what is new"
         yield Warning(
-            f"{place} lives in the memory of one process, and the workers are other processes: "
-            "tasks start at the next poll, and pages poll for what is new.",
+            f"{place} lives in the memory of one process, and workers are other processes: {loss}.",
             hint=f'Write CHANNEL_LAYERS = {{"{alias}": {_TASK_LAYER}}}, or, with one process in '
             'all, CQ = {"EMBEDDED": True}.',
             id="cq.W001",
@@ -278,8 +278,8 @@ def check_sockets(app_configs: Apps = None, **options: Any) -> Messages:
     if "*" in AllowedHostsOriginValidator(URLRouter([])).allowed_origins:
         found.append(
             Warning(
-                "ALLOWED_HOSTS has '*', which is also the list of sites whose pages may open the "
-                "sockets of cq in the name of a logged-in user.",
+                "ALLOWED_HOSTS has '*': whoever points a host name of his own at this server can "
+                "open the sockets of cq from his pages.",
                 hint='Write ALLOWED_HOSTS = ["www.example.org"].',
                 id="cq.W014",
             )

@@ -173,6 +173,8 @@ def test_an_in_memory_layer_beside_workers_of_their_own(settings: Any) -> None:
     settings.CHANNEL_LAYERS = {"cq": MEMORY, "default": MEMORY}
     found = checks.check_layers()
     assert [message.id for message in found] == ["cq.W001", "cq.W001"]
+    assert "tasks start at the next poll." in found[0].msg
+    assert "pages poll for what is new." in found[1].msg
     assert '"EMBEDDED": True' in str(found[0].hint)
     settings.CQ = {"EMBEDDED": True}
     assert checks.check_layers() == []
