@@ -64,8 +64,8 @@ def test_json_survives_postgresql(postgres: Any, value: Any) -> None:
 @QUICK
 def test_json_survives_sqlite(sqlite: sqlite3.Connection, value: Any) -> None:
     copy = check_json(value, "args")
-    query = "SELECT JSON_VALID(?1), ?1"
-    valid, stored = sqlite.execute(query, [dumps(copy)]).fetchone()
+    query = "SELECT JSON_VALID(:column), :column"
+    valid, stored = sqlite.execute(query, {"column": dumps(copy)}).fetchone()
     assert valid
     assert typed(json.loads(stored)) == typed(copy)
 
