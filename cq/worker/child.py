@@ -47,20 +47,19 @@ def own_command() -> list[str]:
 
 
 def start_child(argv: Sequence[str], number: int) -> subprocess.Popen[bytes]:
-    """Start one child in a process group of its own: Ctrl-C is for the supervisor alone."""
+    """Start one child, tied to this process by its standard input."""
     return subprocess.Popen(
         [*argv],
         env={**os.environ, NUMBER: str(number)},
         stdin=subprocess.PIPE,
-        process_group=0 if os.name == "posix" else None,
     )
 
 
-def signal_child(process: subprocess.Popen[bytes], number: int) -> None:
+def signal_child(process: subprocess.Popen[bytes], name: str) -> None:
     """Pass a signal on; where there are none, an end of input asks the child to drain."""
     if os.name == "posix":
-        process.send_signal(number)
-    elif number in (signal.SIGTERM, signal.SIGINT) and process.stdin:
+        process.send_signal(getattr(signal, name))
+    elif process.stdin:
         process.stdin.close()
 
 

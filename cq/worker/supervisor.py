@@ -52,8 +52,11 @@ class Process(Protocol):
 
     pid: int
 
-    def signal(self, number: int) -> None: ...
-    def kill(self) -> None: ...
+    def signal(self, name: str) -> None:
+        """Pass a signal on."""
+
+    def kill(self) -> None:
+        """End it at once."""
 
 
 @dataclass(slots=True)
@@ -204,11 +207,12 @@ class Supervisor:
 
     def _force(self) -> None:
         for slot in self._slots:
-            self._end(slot, "SIGTERM", FORCED_MARGIN)
+            # A repeated SIGTERM says nothing new to a child (signals.py).
+            self._end(slot, "SIGQUIT", FORCED_MARGIN)
 
     def _end(self, slot: Slot, name: str, within: float) -> None:
         if slot.process is not None:
-            slot.process.signal(getattr(signal, name))
+            slot.process.signal(name)
             slot.kill_at = self._clock() + within
 
     def _kill(self, slot: Slot) -> None:
@@ -228,7 +232,7 @@ class Supervisor:
     def _signal_all(self, name: str) -> None:
         for slot in self._slots:
             if slot.process is not None:
-                slot.process.signal(getattr(signal, name))
+                slot.process.signal(name)
 
     def _any_running(self) -> bool:
         return any(slot.process is not None for slot in self._slots)
@@ -283,10 +287,12 @@ class _Child:
         self._on_exit = on_exit
         threading.Thread(target=self._wait, name=f"cq-child-{self.pid}", daemon=True).start()
 
-    def signal(self, number: int) -> None:
-        signal_child(self._process, number)
+    def signal(self, name: str) -> None:
+        """Pass a signal on; one to a process that has just ended goes nowhere."""
+        signal_child(self._process, name)
 
     def kill(self) -> None:
+        """End it at once."""
         self._process.kill()
 
     def _wait(self) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
+import signal
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any
@@ -160,6 +162,24 @@ async def test_a_redis_that_dies_and_returns(
     said = [text for text in caplog.messages if "Listening on 'cq-tasks'" in text]
     assert len(said) == 2, said
     assert "works again" in said[1]
+
+
+async def test_a_frozen_redis_holds_no_receiver(
+    redis_server: Server, await_until: AwaitUntil
+) -> None:
+    """Its connections stay open and silent: only a limit on every answer ends the wait."""
+    layer = RedisLayer(hosts=[{"address": redis_server.url, "socket_timeout": 0.8}])
+    layer.brpop_timeout = 0.3
+    async with listening(layer) as (receiver, bells):
+        await layer.send("cq-tasks", BELL)
+        await bell(bells)
+        os.kill(redis_server.pid, signal.SIGSTOP)
+        try:
+            await await_until(lambda: receiver.outage.total + receiver.idle_timeouts > 0)
+        finally:
+            os.kill(redis_server.pid, signal.SIGCONT)
+        await layer.send("cq-tasks", BELL)
+        assert await bell(bells) == BELL
 
 
 async def test_after_stop_a_bell_goes_back_to_the_others(redis_url: str, client: Any) -> None:

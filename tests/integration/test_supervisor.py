@@ -16,7 +16,7 @@ ROOT = Path(__file__).resolve().parents[2]
 WaitUntil = Callable[..., Any]
 
 CHILD = """
-import os, signal, sys, threading
+import os, signal, sys
 from pathlib import Path
 from cq.worker.child import child_number, watch_supervisor
 
@@ -26,17 +26,14 @@ def write(word):
     with diary.open("a") as file:
         file.write(f"{child_number()} {os.getpid()} {word}\\n")
 
-ended = threading.Event()
-terms = []
-
 def on_term(number, frame):
-    terms.append(number)
     write("term")
-    if sys.argv[2] != "stubborn" or len(terms) > 1:
-        os._exit(6 if len(terms) > 1 else 0)
+    if sys.argv[2] != "stubborn":
+        os._exit(0)
 
 signal.signal(signal.SIGTERM, on_term)
-signal.signal(signal.SIGINT, lambda number, frame: write("int"))
+signal.signal(signal.SIGINT, signal.SIG_IGN)
+signal.signal(signal.SIGQUIT, lambda number, frame: os._exit(6))
 signal.signal(signal.SIGUSR1, lambda number, frame: write("usr1"))
 watch_supervisor(lambda: (write("orphan"), os._exit(0)))
 write("start")
@@ -127,18 +124,6 @@ def test_sigterm_reaches_every_child_and_the_exit_is_clean(
     family.process.terminate()
     assert family.process.wait(10) == 0
     assert sorted(family.entries("term")) == sorted(children)
-
-
-def test_ctrl_c_in_a_terminal_is_one_drain_not_two(
-    start: Callable[..., Family], wait_until: WaitUntil
-) -> None:
-    """A terminal signals the whole foreground group: children are not in it."""
-    family = start()
-    children = started(family, wait_until)
-    os.killpg(family.process.pid, signal.SIGINT)
-    assert family.process.wait(10) == 0
-    assert sorted(family.entries("term")) == sorted(children)
-    assert family.entries("int") == []
 
 
 def test_a_second_signal_forces_and_exits_6(
