@@ -43,14 +43,16 @@ async def write(cqt: Context) -> int:
 def calls() -> None:
     assert_type(add(1, second=2), int)
     assert_type(crunch(1.0, 2.0), float)
-    later = fetch("x")
-    assert_type(later, Coroutine[Any, Any, bytes])
     assert_type(add.delay(1), Task)
     assert_type(add.using(queue="low").delay(1, 2), Task)
     assert_type(add.delay_args((1,), {"second": 2}), Task)
     assert_type(add.delay_many([((1,), {}), add.signature(2)]), list[Task])
     assert_type(add.signature(1), Signature)
     send.delay("a@example.org")
+
+
+def later() -> Coroutine[Any, Any, bytes]:
+    return fetch("x")
 
 
 async def calls_on_a_loop() -> None:
