@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import os
 import signal
@@ -165,7 +166,7 @@ async def test_a_redis_that_dies_and_returns(
 
 
 async def test_a_frozen_redis_holds_no_receiver(
-    redis_server: Server, await_until: AwaitUntil
+    redis_server: Server, await_until: AwaitUntil, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Its connections stay open and silent: only a limit on every answer ends the wait."""
     layer = RedisLayer(hosts=[{"address": redis_server.url, "socket_timeout": 0.8}])
@@ -180,6 +181,8 @@ async def test_a_frozen_redis_holds_no_receiver(
             os.kill(redis_server.pid, signal.SIGCONT)
         await layer.send("cq-tasks", BELL)
         assert await bell(bells) == BELL
+    gc.collect()
+    assert "never retrieved" not in caplog.text
 
 
 async def test_after_stop_a_bell_goes_back_to_the_others(redis_url: str, client: Any) -> None:
