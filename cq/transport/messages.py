@@ -12,7 +12,7 @@ from functools import lru_cache
 from typing import Any
 from uuid import UUID
 
-from cq.errors import InvalidOption
+from cq.definition.options import check_queue
 
 VERSION = 1
 RUN = "cq.run"
@@ -23,7 +23,6 @@ MAX_IDS = 100
 
 Message = dict[str, Any]
 
-_QUEUE = re.compile(r"[A-Za-z0-9_.-]{1,80}\Z")
 _HEX = re.compile(r"[0-9a-f]{32}\Z")
 _garbage = 0
 
@@ -31,12 +30,7 @@ _garbage = 0
 @lru_cache(maxsize=1024)
 def channel_name(queue: str) -> str:
     """Name the channel of a queue; "default" keeps the historic name of 2019."""
-    if not _QUEUE.match(queue):
-        raise InvalidOption(
-            f"{queue!r} is not a name of a queue. Expected 1 to 80 of the characters "
-            "A-Z a-z 0-9 _ . -. Rename the queue.",
-            queue=queue,
-        )
+    check_queue(queue)
     return CHANNEL if queue == DEFAULT_QUEUE else f"{CHANNEL}.{queue}"
 
 

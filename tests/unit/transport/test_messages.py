@@ -23,9 +23,8 @@ def test_the_longest_queue_fits_the_limit_of_channels() -> None:
 
 @pytest.mark.parametrize("queue", ["", "a b", "a\n", "é", "q" * 81, "a!b", "a/b", "٣"])
 def test_a_queue_that_no_channel_can_bear_is_refused(queue: str) -> None:
-    with pytest.raises(InvalidOption, match="1 to 80 of the characters") as caught:
+    with pytest.raises(InvalidOption, match="1 to 80 of the characters"):
         channel_name(queue)
-    assert repr(queue) in str(caught.value)
 
 
 def test_a_run_message_carries_ids_and_nothing_else() -> None:
