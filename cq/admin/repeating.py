@@ -35,7 +35,7 @@ ZONES_ID = "cq-time-zones"
 class RepeatingTaskForm(forms.ModelForm):  # type: ignore[type-arg]
     """The definition of an entry, and the version that it was read at."""
 
-    version = forms.IntegerField(widget=forms.HiddenInput, required=False)
+    read_version = forms.IntegerField(widget=forms.HiddenInput, required=False)
 
     class Meta:
         model = RepeatingTask
@@ -52,7 +52,7 @@ class RepeatingTaskForm(forms.ModelForm):  # type: ignore[type-arg]
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.initial["version"] = self.instance.version
+        self.initial["read_version"] = self.instance.version
 
     def clean_args(self) -> Any:
         return self.cleaned_data["args"] or []
@@ -72,7 +72,7 @@ class RepeatingTaskForm(forms.ModelForm):  # type: ignore[type-arg]
 
     def clean(self) -> dict[str, Any] | None:
         cleaned = super().clean()
-        if self.instance.pk and self.cleaned_data.get("version") != self.instance.version:
+        if self.instance.pk and self.cleaned_data.get("read_version") != self.instance.version:
             raise ValidationError(
                 f"Somebody else saved this entry while you were editing it (it is now at version "
                 f"{self.instance.version}). Nothing was saved. Load the page again and repeat "
@@ -99,7 +99,7 @@ class RepeatingTaskAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
         ("What", {"fields": ("func_name", "args", "kwargs")}),
         ("When", {"fields": ("crontab", "timezone", "enabled", "coalesce", "on_missed")}),
         ("How", {"classes": ("collapse",), "fields": ("queue", "priority", "result_ttl")}),
-        ("Entry", {"fields": ("name", "version")}),
+        ("Entry", {"fields": ("name", "read_version")}),
         (
             "So far",
             {"fields": ("next_run", "last_run", "skipped", "last_skip", "problem")},
@@ -124,7 +124,7 @@ class RepeatingTaskAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
         return (problem_of(entry) or None) if entry.pk else None
 
     def has_run_permission(self, request: HttpRequest) -> bool:
-        return request.user.has_perm("cq.run_task")  # type: ignore[union-attr]
+        return request.user.has_perm("cq.run_task")
 
     def get_urls(self) -> list[URLPattern]:
         view = self.admin_site.admin_view

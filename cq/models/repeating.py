@@ -17,7 +17,7 @@ from django.utils import timezone
 
 from cq.definition import registry
 from cq.definition.crontab import Crontab, zone
-from cq.definition.options import check_priority, check_queue, check_seconds
+from cq.definition.options import CallOptions
 from cq.definition.payload import check_json, dumps
 from cq.definition.signature import TaskFunctionLike, check_call
 from cq.errors import CQError, InvalidArguments
@@ -173,7 +173,7 @@ class RepeatingTask(models.Model):
         """The task function, looked up among the registered ones; None if it has vanished."""
         return registry.find(self.func_name)
 
-    def clean_fields(self, exclude: Iterable[str] | None = None) -> None:
+    def clean_fields(self, exclude: Collection[str] | None = None) -> None:
         """Check every field on its own and name the wrong ones."""
         super().clean_fields(exclude)
         problems: dict[str, str] = {}
@@ -181,9 +181,9 @@ class RepeatingTask(models.Model):
             "crontab": lambda: Crontab.parse(self.crontab),
             "timezone": lambda: zone(self.timezone),
             "func_name": lambda: registry.lookup(self.func_name),
-            "queue": lambda: self.queue is None or check_queue(self.queue),
-            "priority": lambda: self.priority is None or check_priority(self.priority),
-            "result_ttl": lambda: check_seconds("result_ttl", self.result_ttl),
+            "queue": lambda: CallOptions(queue=self.queue),
+            "priority": lambda: CallOptions(priority=self.priority),
+            "result_ttl": lambda: CallOptions(result_ttl=self.result_ttl),
         }
         for field in checks.keys() - set(exclude or ()):
             try:
@@ -229,7 +229,7 @@ class RepeatingTask(models.Model):
     def _update(self, alias: str, fields: Iterable[str] | None) -> None:
         # The lock keeps the scheduler from moving the clockwork between this look and the write.
         rows = type(self)._base_manager.using(alias).select_for_update()
-        stored = rows.values().get(pk=self.pk)
+        stored: Mapping[str, Any] = rows.values().get(pk=self.pk)
         if stored["version"] != self.version:
             raise DatabaseError(
                 f"The repeating task {self.name!r} was read at version {self.version} and is now "

@@ -239,7 +239,11 @@ def schedule_task(
             "Give a shorter one.",
             name=name,
         )
-    CallOptions(**{key: options.get(key) for key in ("queue", "priority", "result_ttl")})
+    CallOptions(
+        queue=options.get("queue"),
+        priority=options.get("priority"),
+        result_ttl=options.get("result_ttl"),
+    )
     wanted = {
         "func_name": function.name,
         "crontab": crontab,
