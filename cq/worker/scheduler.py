@@ -12,8 +12,9 @@ import logging
 import random
 from collections.abc import Awaitable, Callable
 
-from django.db import DatabaseError
+from django.db import Error, connections
 
+from cq.models.queries import database
 from cq.workflow.schedule import FireResult, fire_due
 
 logger = logging.getLogger("cq.schedule")
@@ -45,8 +46,8 @@ class Scheduler:
         loop = asyncio.get_running_loop()
         began = loop.time()
         try:
-            result = await self._in_db(fire_due)
-        except DatabaseError as error:
+            result = await self._in_db(_fire)
+        except Error as error:
             # The worker outlives its database; one line per outage is enough.
             logger.log(
                 logging.DEBUG if self._is_down else logging.WARNING,
@@ -68,3 +69,12 @@ class Scheduler:
         if result.next_due is not None:
             pause = min(pause, (result.next_due - now).total_seconds())
         return pause
+
+
+def _fire() -> FireResult:
+    try:
+        return fire_due()
+    except Error:
+        # A session that broke stays broken until it is closed on its own thread.
+        connections[database()].close_if_unusable_or_obsolete()
+        raise
