@@ -20,6 +20,8 @@ from django.core.management import call_command
 from cq import conf
 from cq.decorators import task
 from cq.errors import CommandNotAllowed
+from cq.execution import errorbacks
+from cq.models import Task
 from cq.workflow.retention import clear_orphans, prune
 from cq.workflow.upkeep import exhaust, maintain, ring_due
 
@@ -115,6 +117,12 @@ def _resident_bytes() -> int | None:
     return int(statm.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
+@task(atomic=False)
+def call_errorback(cqt: Any, id: str, error: str | None, entry: dict[str, Any]) -> None:
+    """Call one errorback of a task that ended badly; enqueued by the engine, once each."""
+    errorbacks.call_errorback(cqt, Task.objects.get(id=id), error, entry)
+
+
 # --- the tree of cq_load_test -------------------------------------------------------------------
 
 
@@ -131,21 +139,25 @@ async def load_trunk(cqt: Any, number: int, mode: str = "") -> Any:
 
 @task
 async def load_async(cqt: Any, number: int) -> int:
+    """An async leaf, and the first link of the chain."""
     return number + 1
 
 
 @task(atomic=False)
 def load_sync(cqt: Any, number: int) -> int:
+    """A leaf in a thread."""
     return number + 1
 
 
 @task
 def load_atomic(cqt: Any, number: int) -> int:
+    """A leaf in a transaction."""
     return number + 1
 
 
 @task(retries=1, backoff=0)
 async def load_flaky(cqt: Any, number: int) -> int:
+    """A leaf that succeeds at its second attempt."""
     if cqt.attempt == 1:
         raise ConnectionError("The first attempt fails on purpose.")
     return number + 1
@@ -153,11 +165,13 @@ async def load_flaky(cqt: Any, number: int) -> int:
 
 @task
 async def load_double(cqt: Any, number: int) -> int:
+    """The second link, which takes the result of the first."""
     return 2 * number
 
 
 @task
 async def load_failure(cqt: Any) -> None:
+    """A leaf that makes its trunk Incomplete."""
     raise ValueError("This leaf fails on purpose.")
 
 

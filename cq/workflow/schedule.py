@@ -125,9 +125,7 @@ def _look(
         ORDER BY r.next_run LIMIT %(limit)s""",
         {"limit": limit, "at": db.moment(now)},
     )
-    moment = now or db.time(rows[0][0])
-    if moment is None:  # the derived table has exactly one row
-        raise AssertionError("The clock returned no time.")
+    moment: datetime = now or db.time(rows[0][0])  # type: ignore[assignment]
     return moment, [id for _, id, _ in rows if id is not None], db.time(rows[0][2])
 
 
@@ -223,6 +221,22 @@ def schedule_task(
     coalesce, on_missed.
     """
     function = _function(fn)
+    _check_options(name, options)
+    plain_args, plain_kwargs = check_arguments(function, list(args), dict(kwargs or {}))
+    name = name or default_name(function.name, crontab, plain_args, plain_kwargs)
+    wanted = {
+        "func_name": function.name,
+        "crontab": crontab,
+        "args": plain_args,
+        "kwargs": plain_kwargs,
+        **options,
+    }
+    alias = using or router.db_for_write(model)
+    with transaction.atomic(using=alias):
+        return _make_or_update(model, alias, name, wanted)
+
+
+def _check_options(name: str, options: Mapping[str, Any]) -> None:
     known = {*ROUTING, *SCHEDULE} - {"crontab"}
     for option in options:
         if option not in known:
@@ -231,8 +245,6 @@ def schedule_task(
                 f"{', '.join(sorted(known))}. Remove it.",
                 option=option,
             )
-    plain_args, plain_kwargs = check_arguments(function, list(args), dict(kwargs or {}))
-    name = name or default_name(function.name, crontab, plain_args, plain_kwargs)
     if len(name) > NAME_LENGTH:
         raise InvalidOption(
             f"The name {name[:40]!r}… has {len(name)} characters. It may have {NAME_LENGTH}. "
@@ -244,16 +256,6 @@ def schedule_task(
         priority=options.get("priority"),
         result_ttl=options.get("result_ttl"),
     )
-    wanted = {
-        "func_name": function.name,
-        "crontab": crontab,
-        "args": plain_args,
-        "kwargs": plain_kwargs,
-        **options,
-    }
-    alias = using or router.db_for_write(model)
-    with transaction.atomic(using=alias):
-        return _make_or_update(model, alias, name, wanted)
 
 
 def _make_or_update(

@@ -22,6 +22,8 @@ from cq.worker.rescuer import Rescuer
 
 
 class Command(BaseCommand):
+    """Look for dead workers; `--watch` waits for those on other hosts."""
+
     help = "Find dead workers and rescue their tasks."
 
     def add_arguments(self, parser: ArgumentParser) -> None:

@@ -13,6 +13,8 @@ from cq.workflow.upkeep import exhaust
 
 
 class Command(BaseCommand):
+    """Delete log lines, progress and streams that no task owns."""
+
     help = "Delete log lines, progress and streams without a task."
 
     def handle(self, **options: Any) -> None:

@@ -23,6 +23,8 @@ LEAVES = 7  # five leaves, and the two links of the chain
 
 
 class Command(BaseCommand):
+    """Grow trees on the running workers and compare them with what must come of them."""
+
     help = "Run a mixed load on the workers and check its outcome."
 
     def add_arguments(self, parser: ArgumentParser) -> None:

@@ -29,6 +29,8 @@ UNSTARTED = (Status.PENDING, Status.QUEUED, Status.RETRY)
 
 
 class Command(BaseCommand):
+    """Delete what the flags name, or enqueue the round of housekeeping."""
+
     help = "Delete ended tasks by state and age, or enqueue the maintenance task."
 
     def add_arguments(self, parser: ArgumentParser) -> None:

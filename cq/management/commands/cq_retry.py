@@ -18,6 +18,8 @@ from cq.workflow.upkeep import ring_due
 
 
 class Command(BaseCommand):
+    """Retry tasks by id, or wake the workers for what is due."""
+
     help = "Retry the tasks with these ids, or ring the workers for all that are due."
 
     def add_arguments(self, parser: ArgumentParser) -> None:

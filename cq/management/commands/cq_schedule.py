@@ -22,6 +22,8 @@ VERBS = ("list", "next", "run", "enable", "disable")
 
 
 class Command(BaseCommand):
+    """List repeating tasks, show their next runs, run or switch one."""
+
     help = "List the repeating tasks, show their next runs, run or switch one."
 
     def add_arguments(self, parser: ArgumentParser) -> None:
