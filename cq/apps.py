@@ -10,6 +10,8 @@ from importlib import import_module
 from django.apps import AppConfig
 from django.utils.module_loading import autodiscover_modules
 
+from cq import conf
+
 
 class CQConfig(AppConfig):
     """cq as an installed app."""
@@ -21,9 +23,9 @@ class CQConfig(AppConfig):
 
     def ready(self) -> None:
         """Import every app's tasks.py: a typo in one is an error here, not a lost task."""
-        from cq import conf
-
         import_module("cq.checks")
         autodiscover_modules("tasks")
-        for module in conf.current().task_modules:
-            import_module(module)
+        # A setting that cannot be read is reported by the checks, with a hint.
+        if not conf.problems():
+            for module in conf.current().task_modules:
+                import_module(module)

@@ -43,4 +43,11 @@ class Released:
     reason: str
 
 
-Outcome = Succeeded | Failed | Retrying | Released
+@dataclass(slots=True)
+class Crashed:
+    """The child process that ran the body died; charged like the death of a worker."""
+
+    reason: str
+
+
+Outcome = Succeeded | Failed | Retrying | Released | Crashed

@@ -14,7 +14,7 @@ from uuid import UUID, uuid4
 
 from cq import conf
 from cq.aio import from_sync, in_db
-from cq.definition.errorbacks import errorback_entry, resolve_errorback
+from cq.definition.errorbacks import errorback_entry
 from cq.definition.failure import describe_exception
 from cq.definition.link import plan_link, plan_subtask
 from cq.definition.payload import JSON
@@ -22,6 +22,7 @@ from cq.definition.registry import lookup
 from cq.definition.signature import NewTask, Signature, new_task
 from cq.definition.status import ERROR, Status
 from cq.execution.context import Context, Draft
+from cq.execution.errorbacks import call_errorback
 from cq.execution.invocation import arguments, succeeded
 from cq.models.streams import Line
 from cq.models.task import Task
@@ -272,4 +273,4 @@ def _call_errorbacks(task: InlineTask) -> None:
 
 
 def _call_errorback(task: InlineTask, entry: Any) -> None:
-    resolve_errorback(entry["path"])(task, task.error, *entry["args"], **entry["kwargs"])
+    call_errorback(_context(task), task, task.error, entry)

@@ -61,10 +61,10 @@ def retire(db: Dialect, worker: UUID) -> None:
 def live(db: Dialect) -> list[Beat]:
     """Every worker that counts as alive, with its latest beat."""
     rows = db.run(
-        "SELECT id, beat, host_id, boot_id, pid_namespace, pid, pid_started "
+        "SELECT id, beat, hostname, host_id, boot_id, pid_namespace, pid, pid_started "
         "FROM cq_worker WHERE alive"
     )
-    fields = ("host_id", "boot_id", "pid_namespace", "pid", "pid_started")
+    fields = ("hostname", "host_id", "boot_id", "pid_namespace", "pid", "pid_started")
     return [
         Beat(db.uuid(row[0]), row[1], dict(zip(fields, row[2:], strict=True)))  # type: ignore[arg-type]
         for row in rows

@@ -32,6 +32,7 @@ class AttemptBuffer:
         self._held: list[Line] = []
         self._ready: list[Line] = []
         self._progress_changed = False
+        self._shown: list[Line] = []
         self._room = max_lines
         self._wake = wake
         self.dropped = 0
@@ -76,7 +77,7 @@ class AttemptBuffer:
         """Take the lines that are ready, or all of them."""
         with self._lock:
             taken = self._ready
-            self._ready = []
+            self._ready, self._shown = [], []
             if everything:
                 taken += self._held
                 self._held = []
@@ -86,6 +87,14 @@ class AttemptBuffer:
         """Return lines that could not be recorded, in front of newer ones."""
         with self._lock:
             self._ready = lines + self._ready
+
+    def unshown(self) -> list[Line]:
+        """Lines that wait for their numbers and were not returned here before."""
+        with self._lock:
+            known = set(map(id, self._shown))
+            fresh = [line for line in self._ready if id(line) not in known]
+            self._shown = list(self._ready)
+            return fresh
 
     def take_progress(self) -> ProgressValue | None:
         """Take the progress if it changed since it was last taken."""

@@ -17,7 +17,7 @@ from cq.errors import InvalidOption
 from cq.models.queries import lock_relatives
 from cq.models.task import Task
 from cq.workflow.aftermath import Aftermath
-from cq.workflow.enqueue import insert_new
+from cq.workflow.enqueue import insert_new, ring_if_passed_over
 from cq.workflow.settle import call_errorbacks
 from cq.workflow.transaction import engine_transaction, repeated
 
@@ -64,6 +64,9 @@ def _add(task: Task, entry: dict[str, Any]) -> None:
             aftermath.count(db)
             aftermath.tell_after_commit()
             return
+        aftermath = Aftermath()
+        ring_if_passed_over(row, aftermath)
+        aftermath.tell_after_commit()
         appended = "errorbacks || %(entry)s::jsonb"
         if not db.is_postgres:
             appended = "json_insert(errorbacks, '$[#]', json_extract(%(entry)s, '$[0]'))"

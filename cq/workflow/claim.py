@@ -11,34 +11,35 @@ from uuid import UUID
 
 from cq.models import transitions
 from cq.models.sql import dialect
-from cq.models.transitions import Claimed, next_due
+from cq.models.transitions import Claimed, Want, next_due
 from cq.workflow.transaction import engine_transaction, repeated
 
 
 def claim(
-    worker: UUID, names: Sequence[str], limit: int, queues: Sequence[str] | None = None
+    worker: UUID, wants: Sequence[Want], queues: Sequence[str] | None = None
 ) -> list[Claimed]:
     """
-    Take up to `limit` due tasks of the given names, in the order of their urgency.
+    Take due tasks, as many as each want has room for, in the order of their urgency.
 
     Commits before it returns, so that a worker which dies right after is found by a
     rescuer. Empty when nothing is due, or when the worker was declared dead.
     """
     db = dialect()
     if db.is_postgres:
-        return repeated(lambda: transitions.claim(db, worker, names, limit, queues))
-    return repeated(lambda: _claim_exclusively(worker, names, limit, queues))
+        return repeated(lambda: transitions.claim(db, worker, wants, queues))
+    return repeated(lambda: _claim_exclusively(worker, wants, queues))
 
 
 def _claim_exclusively(
-    worker: UUID, names: Sequence[str], limit: int, queues: Sequence[str] | None
+    worker: UUID, wants: Sequence[Want], queues: Sequence[str] | None
 ) -> list[Claimed]:
     with engine_transaction() as db:
-        return transitions.claim(db, worker, names, limit, queues)
+        return transitions.claim(db, worker, wants, queues)
 
 
 def claim_one(worker: UUID, id: UUID, names: Sequence[str]) -> Claimed | None:
     """Take one given task if it is due and registered; None if it is not there to take."""
+
     def take() -> Claimed | None:
         with engine_transaction() as db:
             return transitions.claim_one(db, worker, id, names)

@@ -17,7 +17,7 @@ from django.db import DatabaseError, DataError, IntegrityError
 
 from cq import conf
 from cq.definition.failure import describe_exception
-from cq.definition.outcome import Failed, Outcome, Released, Retrying, Succeeded
+from cq.definition.outcome import Crashed, Failed, Outcome, Retrying, Succeeded
 from cq.definition.signature import NewTask
 from cq.definition.status import TERMINAL, Status
 from cq.errors import CQError
@@ -53,6 +53,7 @@ class Completion:
     claimed: Claimed
     outcome: Outcome
     stores_result: bool = True
+    at_most_once: bool = False
     lines: list[Line] = field(default_factory=list)
 
 
@@ -115,9 +116,9 @@ def write(db: Dialect, batch: Sequence[Completion]) -> list[Moved]:
     children = _spawn(db, batch, by_id, aftermath)
     for row in moved:
         if row.status in (Status.QUEUED, Status.RETRY):
+            # Also for a retry in a while: the bell makes a worker set its timer to it.
             aftermath.moved.append(row)
-            if row.status is Status.QUEUED:
-                aftermath.ring(row.queue, [row.id])
+            aftermath.ring(row.queue, [row.id])
         elif row.status is Status.WAITING:
             aftermath.moved.append(row)
     settle(db, [row for row in moved if row.status in TERMINAL], aftermath, children)
@@ -156,7 +157,15 @@ def _ending(item: Completion) -> Ending:
             failure={**outcome.error, "attempt": claimed.attempt},
             delay=None if isinstance(outcome, Failed) else outcome.delay,
         )
-    assert isinstance(outcome, Released)
+    if isinstance(outcome, Crashed):
+        lost = item.at_most_once or claimed.crashes + 1 >= conf.current().max_crashes
+        return Ending(
+            id=claimed.id,
+            token=claimed.token,
+            status=Status.LOST if lost else Status.QUEUED,
+            error=outcome.reason if lost else None,
+            crashed=True,
+        )
     if claimed.releases >= conf.current().max_releases:
         message = f"Handed back {claimed.releases} times. The last reason: {outcome.reason}"
         return Ending(id=claimed.id, token=claimed.token, status=Status.FAILURE, error=message)

@@ -17,7 +17,7 @@ from cq.definition.options import uuid_of
 from cq.definition.payload import check_json, dumps
 from cq.definition.registry import lookup
 from cq.definition.signature import NewTask, Signature, check_call, new_task
-from cq.definition.status import TERMINAL, Status
+from cq.definition.status import CLAIMABLE, TERMINAL, Status
 from cq.errors import (
     DuplicateSubmit,
     InvalidArguments,
@@ -95,6 +95,8 @@ def _insert_related(tasks: Sequence[NewTask]) -> list[Task]:
                 inserted.append(task)
                 if task.status is Status.QUEUED:
                     aftermath.inserted([row])
+        for relative in relatives.values():
+            ring_if_passed_over(relative, aftermath)
         follow(db, inserted, relatives, aftermath)
         aftermath.count(db)
         aftermath.tell_after_commit()
@@ -163,6 +165,12 @@ def _relative(
             "pruned, or its transaction was rolled back."
         )
     return relatives[id]
+
+
+def ring_if_passed_over(row: Relative, aftermath: Aftermath) -> None:
+    """Ring for a claimable row that was locked here: a claim passes over locked rows."""
+    if row.status in CLAIMABLE:
+        aftermath.ring(row.queue, [row.id])
 
 
 def follow(

@@ -9,6 +9,7 @@ transaction or knows what follows; `workflow/` does.
 
 from cq.models.transitions.claim import (
     Claimed,
+    Want,
     claim,
     claim_one,
     next_due,
@@ -29,6 +30,7 @@ __all__ = [
     "Ending",
     "Inserted",
     "Moved",
+    "Want",
     "claim",
     "claim_one",
     "end_attempts",

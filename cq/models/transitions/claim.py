@@ -13,10 +13,19 @@ import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import cache
 from typing import Any
 from uuid import UUID
 
 from cq.models.sql import Dialect, Row
+
+
+@dataclass(frozen=True, slots=True)
+class Want:
+    """Room for so many tasks of these names."""
+
+    names: tuple[str, ...]
+    limit: int
 
 
 @dataclass(slots=True)
@@ -86,28 +95,46 @@ _PAIRS = f"""
     )
 """
 
-_CLAIM_POSTGRES = f"""
-    WITH RECURSIVE me AS MATERIALIZED (
-        SELECT id FROM cq_worker WHERE id = %(worker)s AND alive FOR KEY SHARE
-    ), {_PAIRS}, due AS (
+# Due rows for one want, in the order of their urgency, up to its limit.
+_DUE_POSTGRES = f"""
+    due{{number}} AS (
         SELECT d.id FROM (SELECT * FROM pair ORDER BY rank, priority DESC, queue) p
         CROSS JOIN LATERAL (
             SELECT t.id FROM cq_task t WHERE {_DUE} AND t.queue = p.queue
             AND t.priority = p.priority AND t.run_at <= statement_timestamp()
-            AND t.func_name = ANY(%(names)s)
+            AND t.func_name = ANY(%(names{{number}})s)
             AND (t.expires_at IS NULL OR t.expires_at > statement_timestamp())
-            ORDER BY t.queue, t.priority DESC, t.run_at, t.id LIMIT %(limit)s
+            ORDER BY t.queue, t.priority DESC, t.run_at, t.id LIMIT %(limit{{number}})s
             FOR UPDATE SKIP LOCKED) d
         WHERE EXISTS (SELECT 1 FROM me)
-        LIMIT %(limit)s
+        LIMIT %(limit{{number}})s
     )
-    {_TAKEN.format(
+"""
+
+_ME_POSTGRES = """
+    me AS MATERIALIZED (
+        SELECT id FROM cq_worker WHERE id = %(worker)s AND alive FOR KEY SHARE
+    )
+"""
+
+
+@cache
+def _claim_sql(wants: int, all_queues: bool) -> str:
+    numbers = range(wants)
+    parts = [
+        _ME_POSTGRES,
+        _PAIRS.replace("{queues}", _ALL_QUEUES if all_queues else _NAMED_QUEUES),
+        *(_DUE_POSTGRES.format(number=number) for number in numbers),
+    ]
+    ids = " UNION ALL ".join(f"SELECT id FROM due{number}" for number in numbers)
+    taken = _TAKEN.format(
         token="gen_random_uuid()",
         now="statement_timestamp()",
         returning=f"RETURNING {_RETURNING}",
-        chosen="t.id = ANY(ARRAY(SELECT id FROM due))",
-    )}
-"""
+        chosen=f"t.id = ANY(ARRAY({ids}))",
+    )
+    return f"WITH RECURSIVE {', '.join(parts)} {taken}"
+
 
 _NEXT_POSTGRES = f"""
     WITH RECURSIVE {_PAIRS}
@@ -133,23 +160,19 @@ _PARK_POSTGRES = f"""
 """
 
 def claim(
-    db: Dialect,
-    worker: UUID,
-    names: Sequence[str],
-    limit: int,
-    queues: Sequence[str] | None = None,
+    db: Dialect, worker: UUID, wants: Sequence[Want], queues: Sequence[str] | None = None
 ) -> list[Claimed]:
     """
-    Move up to `limit` due rows to Running and return them in the order to be run.
+    Move due rows to Running, as many as each want has room for, and return them in order.
 
-    Takes only rows of the given names, and nothing at all once the worker's own row is
-    no longer alive. With `queues` None every queue is served. Expects autocommit on
-    PostgreSQL, and a transaction begun with IMMEDIATE on SQLite.
+    Takes nothing at all once the worker's own row is no longer alive. With `queues` None
+    every queue is served. Expects autocommit on PostgreSQL, and a transaction begun with
+    IMMEDIATE on SQLite.
     """
     if db.is_postgres:
-        rows = _claim_postgres(db, worker, names, limit, queues)
+        rows = _claim_postgres(db, worker, wants, queues)
     else:
-        rows = _claim_portable(db, worker, names, limit, queues)
+        rows = _claim_portable(db, worker, wants, queues)
     ranks = {queue: rank for rank, queue in enumerate(queues)} if queues is not None else {}
     rows.sort(key=lambda row: (ranks.get(row[17], 0), -row[18], row[19], str(row[0])))
     return [_claimed(db, row) for row in rows]
@@ -217,45 +240,52 @@ def unpark(db: Dialect, names: Sequence[str], limit: int) -> int:
 
 
 def _claim_postgres(
-    db: Dialect,
-    worker: UUID,
-    names: Sequence[str],
-    limit: int,
-    queues: Sequence[str] | None,
+    db: Dialect, worker: UUID, wants: Sequence[Want], queues: Sequence[str] | None
 ) -> list[Row]:
-    sql = _CLAIM_POSTGRES.replace(
-        "{queues}", _ALL_QUEUES if queues is None else _NAMED_QUEUES
-    )
-    params: dict[str, Any] = {"worker": worker.hex, "names": list(names), "limit": limit}
+    params: dict[str, Any] = {"worker": worker.hex}
+    for number, want in enumerate(wants):
+        params[f"names{number}"] = list(want.names)
+        params[f"limit{number}"] = want.limit
     if queues is not None:
         params["queues"] = list(queues)
-    return db.run(sql, params)
+    return db.run(_claim_sql(len(wants), queues is None), params)
 
 
 def _claim_portable(
-    db: Dialect,
-    worker: UUID,
-    names: Sequence[str],
-    limit: int,
-    queues: Sequence[str] | None,
+    db: Dialect, worker: UUID, wants: Sequence[Want], queues: Sequence[str] | None
 ) -> list[Row]:
     alive = db.run(
         "SELECT 1 FROM cq_worker WHERE id = %(worker)s AND alive", {"worker": worker.hex}
     )
     if not alive:
         return []
+    pairs = _pairs(db, queues)
+    ids = [id for want in wants for id in _due_ids(db, want, pairs)]
+    if not ids:
+        return []
+    sql = _TAKEN.format(
+        token="lower(hex(randomblob(16)))",
+        now=db.now,
+        returning=db.returning(_RETURNING),
+        chosen="t.id IN (SELECT value FROM json_each(%(ids)s))",
+    )
+    return db.run(sql, {"ids": json.dumps(ids), "worker": worker.hex})
+
+
+def _pairs(db: Dialect, queues: Sequence[str] | None) -> list[Row]:
     pairs = db.run(f"SELECT DISTINCT queue, priority FROM cq_task t WHERE {_DUE}")
     if queues is None:
-        ordered = sorted(pairs, key=lambda pair: (-pair[1], pair[0]))
-    else:
-        ranks = {queue: rank for rank, queue in enumerate(queues)}
-        ordered = sorted(
-            (pair for pair in pairs if pair[0] in ranks),
-            key=lambda pair: (ranks[pair[0]], -pair[1]),
-        )
+        return sorted(pairs, key=lambda pair: (-pair[1], pair[0]))
+    ranks = {queue: rank for rank, queue in enumerate(queues)}
+    return sorted(
+        (pair for pair in pairs if pair[0] in ranks), key=lambda pair: (ranks[pair[0]], -pair[1])
+    )
+
+
+def _due_ids(db: Dialect, want: Want, pairs: Sequence[Row]) -> list[str]:
     ids: list[str] = []
-    for queue, priority in ordered:
-        if len(ids) >= limit:
+    for queue, priority in pairs:
+        if len(ids) >= want.limit:
             break
         found = db.run(
             f"""SELECT t.id FROM cq_task AS t WHERE {_DUE} AND t.queue = %(queue)s
@@ -266,20 +296,12 @@ def _claim_portable(
             {
                 "queue": queue,
                 "priority": priority,
-                "names": db.text_list(names),
-                "limit": limit - len(ids),
+                "names": db.text_list(want.names),
+                "limit": want.limit - len(ids),
             },
         )
         ids += [row[0] if isinstance(row[0], str) else row[0].hex for row in found]
-    if not ids:
-        return []
-    sql = _TAKEN.format(
-        token="lower(hex(randomblob(16)))",
-        now=db.now,
-        returning=db.returning(_RETURNING),
-        chosen="t.id IN (SELECT value FROM json_each(%(ids)s))",
-    )
-    return db.run(sql, {"ids": json.dumps(ids), "worker": worker.hex})
+    return ids
 
 
 def _claimed(db: Dialect, row: Row) -> Claimed:

@@ -27,6 +27,7 @@ class Ending:
     delay: float | None = None
     children: int = 0
     waiting_on: UUID | None = None
+    crashed: bool = False
 
 
 _END = {
@@ -40,6 +41,7 @@ _END = {
     "delay": "float",
     "children": "int",
     "waiting_on": "uuid",
+    "crashed": "bool",
 }
 
 
@@ -47,7 +49,7 @@ def end_attempts(
     db: Dialect, endings: Sequence[Ending], *, success_ttl: int, failure_ttl: int
 ) -> list[Moved]:
     """
-    T5 to T9: write what attempts came to, where their claim tokens are still valid.
+    T5 to T11: write what attempts came to, where their claim tokens are still valid.
 
     An attempt that waits but has no open child is Success at once. The results come
     back with the rows, also where the function stores none. Expects a transaction.
@@ -64,10 +66,12 @@ def end_attempts(
             "delay": ending.delay,
             "children": ending.children,
             "waiting_on": ending.waiting_on and ending.waiting_on.hex,
+            "crashed": ending.crashed,
         }
         for ending in endings
     ]
-    final = "(v.status IN ('S', 'F'))"
+    final = "(v.status IN ('S', 'F', 'L'))"
+    released = "(v.status = 'Q' AND NOT v.crashed)"
     append = (
         "t.errors || v.failure::jsonb"
         if db.is_postgres
@@ -83,8 +87,9 @@ def end_attempts(
             error = v.error,
             errors = CASE WHEN v.failure IS NULL THEN t.errors ELSE {append} END,
             retries = t.retries + CASE WHEN v.status = 'Y' THEN 1 ELSE 0 END,
-            releases = t.releases + CASE WHEN v.status = 'Q' THEN 1 ELSE 0 END,
-            attempts = t.attempts - CASE WHEN v.status = 'Q' THEN 1 ELSE 0 END,
+            releases = t.releases + CASE WHEN {released} THEN 1 ELSE 0 END,
+            attempts = t.attempts - CASE WHEN {released} THEN 1 ELSE 0 END,
+            crashes = t.crashes + CASE WHEN v.crashed THEN 1 ELSE 0 END,
             run_at = CASE WHEN v.status = 'Y' THEN {db.later("v.run_at", "COALESCE(v.delay, 0)")}
                      ELSE t.run_at END,
             unique_key = CASE WHEN v.status IN ('Y', 'Q') AND {KEY_TAKEN} THEN NULL
