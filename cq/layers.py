@@ -6,6 +6,7 @@ given. Nothing in cq needs it: any channel layer carries doorbells, this one nev
 idle receiver, keeps bells for a day and sends each in one round trip instead of four.
 """
 
+import asyncio
 import time
 from collections.abc import Iterable
 from contextlib import suppress
@@ -17,9 +18,11 @@ from channels_redis.core import RedisChannelLayer
 from cq import conf
 
 # redis-py 8 gives up on any answer after 5 s, which is just how long the stock layer's
-# blocking pop waits: an idle receiver would fail for ever. Without any limit a receiver
-# whose peer has vanished would wait for ever. So: well above the pop, and finite.
-SOCKET_TIMEOUT = 20.0
+# blocking pop waits: an idle receiver would fail for ever. Its limit also costs a third of
+# the time of a command (an asyncio task each). So none, but for the pop: its answer is due
+# after 5 s, and a receiver whose peer has vanished must not wait for ever.
+SOCKET_TIMEOUT = None
+POP_MARGIN = 15.0
 EXPIRY = 86_400
 CAPACITY = 100_000
 
@@ -75,8 +78,15 @@ class RedisLayer(RedisChannelLayer):  # type: ignore[misc]
         if not taken:
             raise ChannelFull(channel)
 
+    async def _brpop_with_clean(self, index: int, channel: str, timeout: float) -> bytes | None:
+        async with asyncio.timeout(timeout + POP_MARGIN):
+            member: bytes | None = await super()._brpop_with_clean(index, channel, timeout)
+            return member
+
     async def _clean_receive_backup(self, index: int, channel: str) -> None:
         # The stock layer runs this as a task that nobody awaits: an outage in that moment
         # would print a traceback. What stays in the backup comes again, and is but a bell.
+        # The next receive waits for it, so it has to end as well.
         with suppress(Exception):
-            await super()._clean_receive_backup(index, channel)
+            async with asyncio.timeout(POP_MARGIN):
+                await super()._clean_receive_backup(index, channel)

@@ -48,6 +48,8 @@ class Sender(ABC, Generic[T]):
         self._flushes: list[Future[bool]] = []
         self.inbox: Inbox[T | Future[bool]] = Inbox(bound, loop, self._rung.set)
         self.outage = Outage(f"The {what} layer {alias!r}")
+        # A client may swallow a cancellation that comes just as it gets its answer.
+        self.stopping = False
         self.sent = 0
         self.dropped = 0
 
@@ -71,9 +73,9 @@ class Sender(ABC, Generic[T]):
         return flush
 
     async def run(self) -> None:
-        """Send until cancelled."""
+        """Send until cancelled, and told by `stopping` that the cancellation was meant."""
         try:
-            while True:
+            while not self.stopping:
                 self._collect()
                 if self.has_waiting():
                     await self._try_next()

@@ -101,5 +101,6 @@ class SenderThread:
             senders = [sender for sender in (self.bells, self.events) if sender]
             tasks = [group.create_task(sender.run()) for sender in senders]
             await self._stop.wait()
-            for task in tasks:
+            for sender, task in zip(senders, tasks, strict=True):
+                sender.stopping = True
                 task.cancel()

@@ -19,6 +19,7 @@ from cq.transport.outage import Outage
 # A receive that timed out after waiting at least this long has waited for a message, not
 # for the server: redis-py 8 ends an idle blocking pop of the stock layer after five seconds.
 IDLE = 1.0
+CANCEL_AGAIN = 0.1
 
 
 class Receiver:
@@ -44,6 +45,17 @@ class Receiver:
         After `stop()` it still waits for the receive in flight, and hands that message back
         to the layer for another worker.
         """
+        listening = asyncio.get_running_loop().create_task(self._listen())
+        try:
+            await asyncio.wait([listening])
+        finally:
+            # Once may not be enough: up to Python 3.11 `wait_for`, in which clients send
+            # their commands, swallows a cancellation that comes just as it ends.
+            while not listening.done():
+                listening.cancel()
+                await asyncio.wait([listening], timeout=CANCEL_AGAIN)
+
+    async def _listen(self) -> None:
         while not self._stopping.is_set():
             since = time.monotonic()
             try:

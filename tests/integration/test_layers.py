@@ -12,6 +12,7 @@ import redis
 from channels.exceptions import ChannelFull
 from channels_redis.core import RedisChannelLayer
 
+from cq import layers
 from cq.layers import CAPACITY, EXPIRY, SOCKET_TIMEOUT, RedisLayer
 
 Make = Callable[..., RedisLayer]
@@ -43,7 +44,6 @@ def test_its_defaults_fit_a_queue(settings: Any) -> None:
     assert (layer.expiry, layer.capacity) == (EXPIRY, CAPACITY)
     assert layer.prefix == "shop:"
     assert layer.hosts == [{"address": "redis://localhost:6379", "socket_timeout": SOCKET_TIMEOUT}]
-    assert RedisChannelLayer.brpop_timeout < SOCKET_TIMEOUT
 
 
 def test_what_the_project_says_wins_and_its_settings_stay_as_they_are() -> None:
@@ -53,6 +53,21 @@ def test_what_the_project_says_wins_and_its_settings_stay_as_they_are() -> None:
     assert layer.hosts == [host, {**other, "socket_timeout": SOCKET_TIMEOUT}]
     assert (layer.prefix, layer.expiry, layer.capacity, layer.group_expiry) == ("x", 60, 100, 5)
     assert other == {"host": "10.0.0.2", "port": 6379}
+
+
+async def test_a_pop_that_is_never_answered_ends(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def never(*args: Any) -> None:
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(RedisChannelLayer, "_brpop_with_clean", never)
+    monkeypatch.setattr(layers, "POP_MARGIN", 0.1)
+    layer = make()
+    layer.brpop_timeout = 0
+    async with asyncio.timeout(5):
+        with pytest.raises(TimeoutError):
+            await layer.receive("cq-tasks")
 
 
 async def test_messages_arrive_in_order_and_only_once(make: Make) -> None:

@@ -16,6 +16,7 @@ import redis
 from channels.layers import BaseChannelLayer, InMemoryChannelLayer
 from channels_redis.core import RedisChannelLayer
 
+from cq import layers
 from cq.layers import RedisLayer
 from cq.transport.messages import run_message
 from cq.worker.receiver import Receiver
@@ -166,10 +167,14 @@ async def test_a_redis_that_dies_and_returns(
 
 
 async def test_a_frozen_redis_holds_no_receiver(
-    redis_server: Server, await_until: AwaitUntil, caplog: pytest.LogCaptureFixture
+    redis_server: Server,
+    await_until: AwaitUntil,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Its connections stay open and silent: only a limit on every answer ends the wait."""
-    layer = RedisLayer(hosts=[{"address": redis_server.url, "socket_timeout": 0.8}])
+    monkeypatch.setattr(layers, "POP_MARGIN", 0.5)
+    layer = RedisLayer(hosts=[redis_server.url])
     layer.brpop_timeout = 0.3
     async with listening(layer) as (receiver, bells):
         await layer.send("cq-tasks", BELL)
@@ -221,3 +226,26 @@ async def test_a_bell_that_fails_does_not_deafen_the_worker(redis_url: str, clie
         await heard.wait()
         running.cancel()
     await layer.close_pools()  # type: ignore[attr-defined]
+
+
+async def test_a_swallowed_cancellation_is_repeated(await_until: AwaitUntil) -> None:
+    class Stubborn(InMemoryChannelLayer):
+        """Ends only at the third cancellation, as a client may that just gets an answer."""
+
+        waits = 0
+
+        async def receive(self, channel: str) -> Any:
+            for _ in range(3):
+                self.waits += 1
+                try:
+                    await asyncio.Event().wait()
+                except asyncio.CancelledError:
+                    if self.waits == 3:
+                        raise
+
+    layer = Stubborn()
+    async with asyncio.timeout(5), asyncio.TaskGroup() as group:
+        running = group.create_task(Receiver(layer, "default", print).run())
+        await await_until(lambda: layer.waits)
+        running.cancel()
+    assert layer.waits == 3
