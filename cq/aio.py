@@ -31,9 +31,7 @@ async def in_db(fn: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
     return await sync_to_async(fn, thread_sensitive=True)(*args, **kwargs)
 
 
-async def in_thread(
-    executor: Executor, fn: Callable[P, T], *args: P.args, **kwargs: P.kwargs
-) -> T:
+async def in_thread(executor: Executor, fn: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
     """Run a synchronous function on a pool; `async_to_sync` inside finds the calling loop."""
     return await sync_to_async(
         fn,

@@ -106,9 +106,7 @@ class Configured(Calls[P]):
 class TaskFunction(Calls[P], Generic[P, R_co]):
     """What `@task` returns: a registered function that can be called or enqueued."""
 
-    def __init__(
-        self, body: Callable[Concatenate[Context, P], R_co], options: TaskOptions
-    ) -> None:
+    def __init__(self, body: Callable[Concatenate[Context, P], R_co], options: TaskOptions) -> None:
         update_wrapper(self, body)  # type: ignore[arg-type]
         self.body: Callable[..., Any] = body
         self.options = options

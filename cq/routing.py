@@ -9,13 +9,9 @@ Routes for the ASGI application of a project: the live socket, and the task chan
 from channels.routing import ChannelNameRouter
 from django.urls import path
 
-from cq import conf
-from cq.transport.messages import channel_name
 from cq.web.consumers import TaskSocket
-from cq.worker.serial_host import serial_consumer
+from cq.worker.serial_host import serial_consumers
 
 websocket_urlpatterns = [path("cq/ws", TaskSocket.as_asgi())]  # type: ignore[arg-type]
 
-channel_routing = ChannelNameRouter(
-    {channel_name(queue): serial_consumer() for queue in conf.current().queues or ("default",)}
-)
+channel_routing = ChannelNameRouter(serial_consumers())

@@ -43,9 +43,7 @@ class Drained(list[Task]):
         return [task for task in self if task.func_name == name]
 
 
-def drain(
-    *, now: datetime | timedelta | None = None, queues: list[str] | None = None
-) -> Drained:
+def drain(*, now: datetime | timedelta | None = None, queues: list[str] | None = None) -> Drained:
     """
     Run every due task to its end, and what they lead to, until nothing is due.
 
@@ -74,12 +72,8 @@ def drain(
         Worker.objects.using(database()).filter(id=worker.id).delete()
 
 
-def _run_due(
-    worker: UUID, queues: list[str] | None, recorder: Recorder, ran: Drained
-) -> bool:
-    names = tuple(
-        sorted({name for fn in registry.functions() for name in registry.aliases(fn)})
-    )
+def _run_due(worker: UUID, queues: list[str] | None, recorder: Recorder, ran: Drained) -> bool:
+    names = tuple(sorted({name for fn in registry.functions() for name in registry.aliases(fn)}))
     claimed = claim(worker, [Want(names, 1)], queues)
     for task in claimed:
         run_here(task, registry.lookup(task.func_name), recorder)
@@ -97,9 +91,7 @@ def _bring_forward(until: datetime) -> None:
     )
 
 
-def wait_for(
-    task: Task, status: Status | str | None = None, *, timeout: float = 10.0
-) -> Task:
+def wait_for(task: Task, status: Status | str | None = None, *, timeout: float = 10.0) -> Task:
     """
     Wait until a task has a status (any terminal one by default); return it, refreshed.
 

@@ -15,9 +15,7 @@ from cq.definition.registry import find
 from cq.errors import InvalidTask, TaskNotRegistered
 
 
-def errorback_entry(
-    fn: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]
-) -> dict[str, JSON]:
+def errorback_entry(fn: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, JSON]:
     """What the row keeps of an errorback: the path and the arguments behind (task, error)."""
     path = getattr(fn, "path", None)
     if path is None:

@@ -98,6 +98,8 @@ class CallOptions:
 
 
 _CALL_OPTIONS = frozenset(field.name for field in fields(CallOptions))
+
+
 def known(options: dict[str, Any]) -> dict[str, Any]:
     """The same options, or an InvalidOption naming the one that does not exist."""
     for name in options:

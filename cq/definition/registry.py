@@ -87,7 +87,9 @@ def signature_of(fn: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> S
     registered name, or the plain function that was decorated.
     """
     if isinstance(fn, Signature):
-        return Signature(fn.function, (*fn.args, *args), {**(fn.kwargs or {}), **kwargs}, fn.options)
+        return Signature(
+            fn.function, (*fn.args, *args), {**(fn.kwargs or {}), **kwargs}, fn.options
+        )
     function = getattr(fn, "function", None)
     if function is not None:
         return Signature(function, args, kwargs, fn.call_options)

@@ -82,9 +82,7 @@ class NewTask:
     missed: int = 0
 
 
-def new_task(
-    signature: Signature, *, max_args_bytes: int | None = None, extra: int = 0
-) -> NewTask:
+def new_task(signature: Signature, *, max_args_bytes: int | None = None, extra: int = 0) -> NewTask:
     """
     Plan the row of a signature: checked arguments, merged options, a fresh id.
 

@@ -181,8 +181,11 @@ class Context:
         """Say how far the task has come; cheap enough for every turn of a loop."""
         limit = conf.current().max_line_bytes
         self.buffer.set_progress(
-            ProgressValue(float(done), None if total is None else float(total),
-                          clean_text(str(message), limit))
+            ProgressValue(
+                float(done),
+                None if total is None else float(total),
+                clean_text(str(message), limit),
+            )
         )
 
     def track(

@@ -134,7 +134,7 @@ class Executor:
             return None if context.has_committed else succeeded(context, value)
         except AttemptVoid:
             return None
-        except BaseException as problem:  # noqa: BLE001 - a body may raise anything; it ends its own attempt only
+        except BaseException:  # noqa: BLE001 - a body may raise anything; it ends its own attempt only
             if scope.expired():
                 problem = _too_long(context.func_name, limit or 0.0)
             return self._after_raise(attempt, context, problem)
@@ -178,9 +178,7 @@ class Executor:
         try:
             call = partial(function.body, context, *arguments(claimed), **claimed.kwargs)
             if function.options.atomic:
-                run_atomically(
-                    function, context, call, partial(self._lines.settle, attempt.buffer)
-                )
+                run_atomically(function, context, call, partial(self._lines.settle, attempt.buffer))
                 return None
             return succeeded(context, call())
         except AttemptVoid:

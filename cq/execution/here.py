@@ -21,9 +21,7 @@ from cq.workflow.completion import Completion, complete
 from cq.workflow.recording import Recorder
 
 
-def run_here(
-    claimed: Claimed, function: TaskFunctionLike, recorder: Recorder
-) -> Status | None:
+def run_here(claimed: Claimed, function: TaskFunctionLike, recorder: Recorder) -> Status | None:
     """
     Run a claimed task and write what it came to; None if that was void or done by itself.
 

@@ -61,7 +61,7 @@ def lock_relatives(db: Dialect, ids: Iterable[UUID]) -> dict[UUID, Relative]:
         f"ORDER BY t.depth DESC, t.id {lock}",
         {"ids": db.id_list(ids)},
     )
-    return {row.id: row for row in map(lambda row: _relative(db, row), rows)}
+    return {row.id: row for row in (_relative(db, row) for row in rows)}
 
 
 def _relative(db: Dialect, row: Sequence[Any]) -> Relative:

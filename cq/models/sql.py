@@ -62,9 +62,7 @@ class Dialect:
         if self.is_postgres:
             typed = ", ".join(f"{name} {_TYPES[kind]}" for name, kind in columns.items())
             return f"json_to_recordset(%(rows)s::json) AS {alias}({typed})"
-        picked = ", ".join(
-            f"json_extract(value, '$.{name}') AS {name}" for name in columns
-        )
+        picked = ", ".join(f"json_extract(value, '$.{name}') AS {name}" for name in columns)
         return f"(SELECT {picked} FROM json_each(%(rows)s)) AS {alias}"
 
     def returning(self, columns: str, alias: str = "t") -> str:

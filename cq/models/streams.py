@@ -36,9 +36,7 @@ def count_open(db: Dialect, changes: Mapping[UUID, TreeChange]) -> list[UUID]:
     growing = {root: change for root, change in changes.items() if change.grows}
     if growing:
         over += _upsert(db, growing)
-    ending = {
-        root: change for root, change in changes.items() if not change.grows and change.delta
-    }
+    ending = {root: change for root, change in changes.items() if not change.grows and change.delta}
     if ending:
         over += _update(db, ending)
     return over
@@ -206,9 +204,7 @@ def insert_lines(db: Dialect, recorded: Sequence[Recorded]) -> None:
 def move_record(db: Dialect, source: UUID, target: UUID) -> None:
     """Append the lines of one tree to another's record: the source was adopted into it."""
     params = {"source": source.hex, "target": target.hex}
-    taken = db.run(
-        "DELETE FROM cq_stream WHERE root = %(source)s RETURNING seq", params
-    )
+    taken = db.run("DELETE FROM cq_stream WHERE root = %(source)s RETURNING seq", params)
     if not taken or not taken[0][0]:
         return
     rows = db.run(
@@ -219,7 +215,6 @@ def move_record(db: Dialect, source: UUID, target: UUID) -> None:
         {**params, "n": taken[0][0]},
     )
     db.count(
-        "UPDATE cq_logline SET root = %(target)s, seq = seq + %(offset)s "
-        "WHERE root = %(source)s",
+        "UPDATE cq_logline SET root = %(target)s, seq = seq + %(offset)s WHERE root = %(source)s",
         {**params, "offset": rows[0][0]},
     )

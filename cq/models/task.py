@@ -56,9 +56,7 @@ class Task(TaskVerbs, models.Model):
     STATUS_ACTIVE: ClassVar[frozenset[Status]] = ACTIVE
     STATUS_CHOICES: ClassVar[list[tuple[str, str]]] = [(s.value, s.label) for s in Status]
 
-    id = models.UUIDField(
-        primary_key=True, default=new_id, db_default=RandomUUID(), editable=False
-    )
+    id = models.UUIDField(primary_key=True, default=new_id, db_default=RandomUUID(), editable=False)
     func_name = models.CharField("task function", max_length=_SHORT)
     args = models.JSONField(default=list, db_default=EmptyArray(), blank=True)
     kwargs = models.JSONField(default=dict, db_default=EmptyObject(), blank=True)

@@ -71,9 +71,10 @@ class Rescuer:
         self._last_look = now
         live = workers.live(dialect())
         for other in live:
-            if other.id != self._own() and self._is_dead(other, now, lease):
-                if declare_dead(other.id, other.beat):
-                    logger.warning("Worker %s is dead; its tasks are rescued.", other.id)
+            if other.id == self._own() or not self._is_dead(other, now, lease):
+                continue
+            if declare_dead(other.id, other.beat):
+                logger.warning("Worker %s is dead; its tasks are rescued.", other.id)
         self._seen = {other.id: self._seen[other.id] for other in live if other.id in self._seen}
         rescued = rescue_tasks()
         if self._looks % _HOUSEKEEPING_EVERY == 0:

@@ -131,8 +131,7 @@ class Runner:
 
     async def _serve(self, services: asyncio.TaskGroup) -> None:
         background = [
-            services.create_task(service, name=name)
-            for name, service in self._services().items()
+            services.create_task(service, name=name) for name, service in self._services().items()
         ]
         completer = services.create_task(self.completer.run(), name="completer")
         flusher = services.create_task(self._flush_for_ever(), name="recorder")
@@ -173,9 +172,7 @@ class Runner:
             for queue in self._queues():
                 services[f"receiver {queue}"] = Receiver(layer, queue, self.claimer.ring).run()
         if crosses_processes(settings.browser_layer):
-            services["control"] = Control(
-                settings.browser_layer or "", self._on_control
-            ).run()
+            services["control"] = Control(settings.browser_layer or "", self._on_control).run()
         return services
 
     def _task_layer(self, alias: str | None) -> BaseChannelLayer | None:
@@ -257,7 +254,11 @@ class Runner:
     # --- claiming and executing ------------------------------------------------------------
 
     def _room(self) -> list[Want]:
-        if not self.options.claims or self.completer.unsaved > 4 * self.options.slots or not self._may_start():
+        if (
+            not self.options.claims
+            or self.completer.unsaved > 4 * self.options.slots
+            or not self._may_start()
+        ):
             return []
         free = {
             "async": self.options.slots - self._busy["async"],
@@ -449,4 +450,3 @@ def _names_by_pool() -> dict[str, tuple[str, ...]]:
 def _resident_mib() -> float:
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak / (1024 * 1024 if sys.platform == "darwin" else 1024)
-

@@ -9,6 +9,8 @@ import asyncio
 import logging
 from typing import Any
 
+from cq import conf
+from cq.transport.messages import channel_name
 from cq.worker.consumer import Host, TaskConsumer
 from cq.worker.options import WorkerOptions
 from cq.worker.runner import Runner
@@ -49,7 +51,8 @@ async def find_host() -> Host:
     return await _hosts.setdefault(loop, SerialHost()).find()
 
 
-def serial_consumer() -> Any:
-    """The ASGI application for `ChannelNameRouter`: a TaskConsumer that finds its host."""
+def serial_consumers() -> dict[str, Any]:
+    """The applications for `ChannelNameRouter`: a TaskConsumer for the channel of each queue."""
     TaskConsumer.find_host = staticmethod(find_host)
-    return TaskConsumer.as_asgi()
+    queues = conf.current().queues or ("default",)
+    return {channel_name(queue): TaskConsumer.as_asgi() for queue in queues}

@@ -10,20 +10,14 @@ import json
 from collections.abc import Iterable, Sequence
 from uuid import UUID
 
-from django.db import connections
-
 from cq import conf
-from cq.definition.options import uuid_of
 from cq.definition.payload import check_json, dumps
 from cq.definition.registry import lookup
 from cq.definition.signature import NewTask, Signature, check_call, new_task
 from cq.definition.status import CLAIMABLE, TERMINAL, Status
 from cq.errors import (
     DuplicateSubmit,
-    InvalidArguments,
     InvalidOption,
-    RunningLoop,
-    TaskNotRegistered,
 )
 from cq.models.queries import Relative, database, holder_of_key, lock_relatives, rows_by_id
 from cq.models.sql import Dialect, dialect
@@ -57,9 +51,7 @@ def insert_new(tasks: Sequence[NewTask]) -> list[Task]:
     """Insert planned rows; the rest of `enqueue_many`, for plans that others have made."""
     if not tasks:
         return []
-    plain = not any(
-        task.parent or task.previous or task.unique_key or task.tick for task in tasks
-    )
+    plain = not any(task.parent or task.previous or task.unique_key or task.tick for task in tasks)
     if plain:
         db = dialect()
         aftermath = Aftermath()
@@ -103,9 +95,7 @@ def _insert_related(tasks: Sequence[NewTask]) -> list[Task]:
     return [made[task.id] for task in tasks]
 
 
-def _insert_unique(
-    db: Dialect, tasks: Sequence[NewTask]
-) -> list[tuple[NewTask, Inserted | Task]]:
+def _insert_unique(db: Dialect, tasks: Sequence[NewTask]) -> list[tuple[NewTask, Inserted | Task]]:
     found: list[tuple[NewTask, Inserted | Task]] = []
     left = list(tasks)
     for _ in range(_TRIES):

@@ -58,7 +58,7 @@ class Recorder:
             self._wake()
 
     def settle(self, buffer: AttemptBuffer) -> list[Line]:
-        """Wait for a flush in flight and hand over what is not recorded; called once, at the end."""
+        """Wait for a flush in flight and hand over what is not recorded; called at the end."""
         with self._lock:
             source = self._sources.pop(id(buffer), None)
         if source is None:

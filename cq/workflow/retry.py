@@ -10,7 +10,7 @@ from uuid import UUID
 
 from django.db import connections, transaction
 
-from cq.definition.status import ERROR, Status
+from cq.definition.status import ERROR
 from cq.errors import IllegalTransition
 from cq.models.queries import database, lock_relatives, open_family
 from cq.models.sql import dialect
@@ -85,11 +85,8 @@ def _revive(id: UUID, root: UUID | None) -> None:
             _reopen(aftermath, row)
     aftermath.count(db)
     aftermath.tell_after_commit()
-    transaction.on_commit(
-        partial(publisher.nudge, (root or id).hex), using=database(), robust=True
-    )
+    transaction.on_commit(partial(publisher.nudge, (root or id).hex), using=database(), robust=True)
 
 
 def _reopen(aftermath: Aftermath, row: Moved) -> None:
     aftermath.grown(row.root_uuid, 1, base=0)
-

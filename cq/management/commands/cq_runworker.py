@@ -77,9 +77,7 @@ class Command(BaseCommand):
         if options["processes"] > 1 and not is_child():
             grace = options["grace"] if options["grace"] is not None else conf.current().grace
             sys.exit(
-                run_supervised(
-                    own_command(), options["processes"], grace, burst=options["burst"]
-                )
+                run_supervised(own_command(), options["processes"], grace, burst=options["burst"])
             )
         names = ("queues", "slots", "threads", "burst", "grace", "max_tasks", "max_memory")
         worker_options = WorkerOptions.from_settings(

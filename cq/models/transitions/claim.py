@@ -159,6 +159,7 @@ _PARK_POSTGRES = f"""
     UPDATE cq_task SET parked = true WHERE id = ANY(ARRAY(SELECT id FROM free))
 """
 
+
 def claim(
     db: Dialect, worker: UUID, wants: Sequence[Want], queues: Sequence[str] | None = None
 ) -> list[Claimed]:
@@ -181,9 +182,7 @@ def claim(
 def next_due(db: Dialect, queues: Sequence[str] | None = None) -> float | datetime | None:
     """When the next future row is due: in seconds where the vendor can say so, or at."""
     if db.is_postgres:
-        sql = _NEXT_POSTGRES.replace(
-            "{queues}", _ALL_QUEUES if queues is None else _NAMED_QUEUES
-        )
+        sql = _NEXT_POSTGRES.replace("{queues}", _ALL_QUEUES if queues is None else _NAMED_QUEUES)
         found = db.run(sql, {"queues": list(queues)} if queues is not None else {})[0][0]
         return None if found is None else float(found)
     within = f"AND t.queue {db.texts('queues')}" if queues is not None else ""

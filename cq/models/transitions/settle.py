@@ -112,9 +112,7 @@ def _just_ended(db: Dialect) -> str:
 _PREDECESSOR = {"id": "uuid", "ok": "bool", "revoked": "bool", "result": "text"}
 
 
-def release_successors(
-    db: Dialect, ended: Sequence[Moved], *, failure_ttl: int
-) -> list[Moved]:
+def release_successors(db: Dialect, ended: Sequence[Moved], *, failure_ttl: int) -> list[Moved]:
     """
     T3 and T15: queue what waited for these tasks, or revoke it if they ended badly.
 
