@@ -8,12 +8,13 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from django.db import connection, connections, transaction
+from django.db import OperationalError, connection, connections, transaction
 from django.utils import timezone
 
 from cq.definition.ids import uuid7
 from cq.definition.status import Status
 from cq.models import LogLine, Progress, Stream, Task, Worker
+from cq.worker.pruner import Pruner
 from cq.workflow.retention import clear, clear_orphans, count_clearable, prune
 from cq.workflow.upkeep import exhaust
 
@@ -257,3 +258,25 @@ def test_an_idle_prune_reads_the_expiry_index() -> None:
         )
         plan = "\n".join(row[0] for row in cursor.fetchall())
     assert "cq_task_expiry" in plan, plan
+
+
+# --- the service --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("gone", "least", "most"), [(0, 48, 72), (499, 48, 72), (500, 0, 1)])
+async def test_the_pruner_goes_on_while_portions_are_full(
+    gone: int, least: float, most: float
+) -> None:
+    async def lane(fn: Any) -> int:
+        return gone
+
+    pruner = Pruner(lane)
+    assert least <= await pruner.look() <= most
+    assert pruner.pruned == gone
+
+
+async def test_the_pruner_survives_its_database() -> None:
+    async def lane(fn: Any) -> int:
+        raise OperationalError("gone")
+
+    assert await Pruner(lane).look() > 1
