@@ -1,5 +1,5 @@
 """
-Layer instances of the dispatcher's own, never shared with another event loop.
+Layer instances of a service's own, never shared with another event loop.
 
 A channel layer binds its connections, locks and queues to the loop that uses it first, so
 the instance that `get_channel_layer()` hands out is left to the server's loop.
@@ -8,8 +8,6 @@ the instance that `get_channel_layer()` hands out is left to the server's loop.
 from typing import Any
 
 from channels.layers import BaseChannelLayer, channel_layers
-
-CONNECT_TIMEOUT = 0.25
 
 _IN_MEMORY = "channels.layers.InMemoryChannelLayer"
 
@@ -26,16 +24,16 @@ def crosses_processes(alias: str | None) -> bool:
     return bool(channel_layers.configs[alias].get("BACKEND") != _IN_MEMORY)
 
 
-def make_layer(alias: str) -> BaseChannelLayer:
+def make_layer(alias: str, *, connect_timeout: float | None = None) -> BaseChannelLayer:
     """
     Make a fresh instance from the alias's configuration.
 
-    Where the layer has hosts, connecting is given up after 250 ms unless the project says
-    otherwise: an unreachable server must not hold up the exit of a process.
+    Where the layer has hosts, `connect_timeout` limits connecting to one, unless the
+    project says otherwise.
     """
     layer: BaseChannelLayer = channel_layers.make_backend(alias)
     hosts: list[dict[str, Any]] | None = getattr(layer, "hosts", None)
-    if hosts:
-        limited = [{"socket_connect_timeout": CONNECT_TIMEOUT, **host} for host in hosts]
+    if hosts and connect_timeout is not None:
+        limited = [{"socket_connect_timeout": connect_timeout, **host} for host in hosts]
         layer.hosts = limited  # type: ignore[attr-defined]
     return layer

@@ -23,6 +23,8 @@ from cq.transport.outage import Outage
 from cq.transport.own_layer import make_layer
 
 SEND_TIMEOUT = 2.0
+# An unreachable server must not hold up the exit of a process.
+CONNECT_TIMEOUT = 0.25
 # Sending takes the GIL from the thread that enqueues: a moment between two messages turns
 # a stream of single tasks into a few full bells, and is too short to be seen in a latency.
 GAP = 0.002
@@ -102,7 +104,7 @@ class Sender(ABC, Generic[T]):
 
     def _own_layer(self) -> BaseChannelLayer:
         if self._layer is None:
-            self._layer = make_layer(self._alias)
+            self._layer = make_layer(self._alias, connect_timeout=CONNECT_TIMEOUT)
         return self._layer
 
     def _collect(self) -> None:

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from contextlib import suppress
 
 from cq.errors import InvalidOption
+from cq.worker.child import child_number
 
 MAX_HEAD = 4096
 READ_TIMEOUT = 5.0
@@ -76,8 +77,11 @@ async def serve(
     """
     Answer probes until cancelled; `on_bound` learns the port, which for 0 is any free one.
 
-    Raises InvalidOption when the address cannot be used.
+    Of several processes under a supervisor, each answers on the next port. Raises
+    InvalidOption when the address cannot be used.
     """
+    if port:
+        port += child_number()
 
     open_writers: set[asyncio.StreamWriter] = set()
 
