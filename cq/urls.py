@@ -1,0 +1,18 @@
+"""
+Addresses of the live views: `path("cq/", include("cq.urls"))`.
+
+One page and one polling endpoint per task. The socket is not here: browsers reach it at
+/cq/ws through `cq.routing.websocket_urlpatterns`.
+"""
+
+from django.urls import path
+
+from cq.web import views
+
+app_name = "cq"
+
+urlpatterns = [
+    path("t/<uuid:task>/", views.task_page, name="task"),
+    path("t/<uuid:task>/watch", views.watch, name="watch"),
+    path("t/<uuid:task>/<str:do>", views.act, name="act"),
+]

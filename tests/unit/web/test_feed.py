@@ -1,0 +1,375 @@
+"""The feed: lines without a hole, states that converge, whatever arrives in what order."""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+from uuid import UUID, uuid4
+
+import pytest
+
+from cq.progress.publisher import Line, Node
+from cq.transport.groups import event_message
+from cq.web.feed import KEPT_LINES, LOOKS, NEVER, Feed
+from cq.web.snapshot import PAGE, Rows, Want
+
+ROOT = uuid4()
+EVERY = 10.0
+
+
+def line(seq: int | None, task: UUID = ROOT) -> Line:
+    return Line(
+        seq=seq, task=str(task), name="t", attempt=1, level=20, message=f"line {seq}", at="now"
+    )
+
+
+def lines(first: int, last: int) -> list[Line]:
+    return [line(seq) for seq in range(first, last + 1)]
+
+
+def node(task: UUID = ROOT, status: str = "running", attempt: int = 1, **more: Any) -> Node:
+    return {"id": str(task), "name": "t", "status": status, "attempt": attempt, **more}
+
+
+class Someone:
+    """A watcher that counts."""
+
+    def __init__(self, *, log: bool = True, tree: bool = False, id: UUID = ROOT) -> None:
+        self.id, self.wants_log, self.wants_tree = id, log, tree
+        self.first_read = 0
+        self.is_waiting_to_start = True
+        self.woken = 0
+        self.shown: list[Line] = []
+
+    def wake(self) -> None:
+        self.woken += 1
+
+    def show(self, unrecorded: list[Line]) -> None:
+        self.shown += unrecorded
+
+
+class Tree:
+    """A feed, its clock and the rows behind it."""
+
+    def __init__(self, *watchers: Someone) -> None:
+        self.now = 100.0
+        self.feed = Feed(ROOT, lambda: self.now)
+        self.rows = Rows(nodes=[node()])
+        self.recorded: list[Line] = []
+        for watcher in watchers or (Someone(),):
+            self.feed.add(watcher, 0.0)
+
+    def begin(self) -> Want:
+        return self.feed.want()
+
+    def finish(self, want: Want) -> None:
+        rows = Rows(ended=self.rows.ended, gone=self.rows.gone)
+        if want.tasks:
+            rows.seq = len(self.recorded)
+            rows.nodes = list(self.rows.nodes)
+        if want.since is not None:
+            since = want.since
+            if want.tail is not None:
+                since = max(since, rows.seq - want.tail)
+            rows.lines = self.recorded[since : since + PAGE]
+        self.feed.take_rows(want, rows, EVERY)
+
+    def read(self) -> Want:
+        want = self.begin()
+        self.finish(want)
+        return want
+
+    def tell(self, kind: str, **data: Any) -> bool:
+        return self.feed.take_event(event_message(ROOT.hex, kind, "elsewhere", **data))
+
+    def numbers(self, cursor: int = 0) -> list[int | None]:
+        return [entry["seq"] for entry in self.feed.lines_after(cursor, 10**6) or []]
+
+
+@pytest.fixture
+def tree() -> Tree:
+    made = Tree()
+    made.recorded = lines(1, 3)
+    made.read()
+    return made
+
+
+def test_the_first_read_is_of_everything(tree: Tree):
+    assert tree.numbers() == [1, 2, 3]
+    assert tree.feed.node(str(ROOT)) == node()
+    assert tree.feed.reads_done == 1
+
+
+def test_lines_that_follow_are_taken_as_they_come(tree: Tree):
+    assert tree.tell("log", lines=lines(4, 5))
+    assert tree.numbers(3) == [4, 5]
+
+
+def test_lines_that_came_before_are_dropped(tree: Tree):
+    assert not tree.tell("log", lines=lines(2, 3))
+    assert tree.tell("log", lines=lines(3, 4))
+    assert tree.numbers() == [1, 2, 3, 4]
+
+
+def test_a_gap_is_read_from_the_rows_at_once(tree: Tree):
+    tree.recorded = lines(1, 8)
+    tree.tell("log", lines=lines(7, 8))
+    assert tree.numbers() == [1, 2, 3]
+    assert tree.feed.read_at == tree.now
+    want = tree.read()
+    assert (want.tasks, want.since) == ((), 3)
+    assert tree.numbers() == list(range(1, 9))
+
+
+def test_nothing_is_taken_before_the_first_read():
+    tree = Tree()
+    tree.tell("log", lines=lines(1, 2))
+    tree.tell("state", nodes=[node(status="success")])
+    assert tree.numbers() == []
+    assert tree.feed.node(str(ROOT)) is None
+    tree.recorded = lines(1, 2)
+    tree.read()
+    assert tree.numbers() == [1, 2]
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_whatever_is_lost_doubled_or_late_the_lines_are_whole(seed: int):
+    rand = random.Random(seed)
+    tree = Tree()
+    tree.read()
+    for start in range(1, 200, 5):
+        tree.recorded = lines(1, start + 4)
+        for _ in range(rand.choice([0, 1, 1, 2])):
+            first = rand.randint(1, start + 4)
+            tree.tell("log", lines=lines(first, rand.randint(first, start + 4)))
+        if rand.random() < 0.3:
+            want = tree.begin()
+            tree.recorded = lines(1, start + 4)
+            tree.tell("log", lines=lines(start, start + 4))
+            tree.finish(want)
+        have = tree.numbers()
+        assert have == list(range(1, len(have) + 1))
+    tree.read()
+    assert tree.numbers() == list(range(1, 201))
+
+
+def test_of_a_long_record_the_end_is_kept_and_the_rest_left_to_the_rows():
+    tree = Tree()
+    tree.recorded = lines(1, KEPT_LINES + 500)
+    tree.read()
+    assert tree.feed.lines_after(0, 10) is None
+    assert tree.feed.lines_after(499, 10) is None
+    assert [entry["seq"] for entry in tree.feed.lines_after(500, 2) or []] == [501, 502]
+
+
+def test_more_than_a_page_at_once_is_read_page_by_page(tree: Tree):
+    tree.recorded = lines(1, 2 * PAGE + 10)
+    tree.rows.nodes = [node(status="success")]
+    tree.now += EVERY
+    for _ in range(3):
+        assert tree.feed.read_at <= tree.now
+        assert tree.feed.node(str(ROOT)) == node(status="running"), "a status before its lines"
+        tree.read()
+    assert tree.feed.seq == 2 * PAGE + 10
+    assert tree.feed.node(str(ROOT)) == node(status="success")
+
+
+def test_lines_that_were_pruned_are_passed_over(tree: Tree):
+    tree.recorded = [*lines(1, 3), *lines(10, 12)]
+    tree.feed.take_rows(tree.begin(), Rows(seq=12, nodes=[node()], lines=lines(10, 12)), EVERY)
+    assert tree.numbers(9) == [10, 11, 12]
+    assert tree.feed.lines_after(3, 10) is None
+    tree.feed.take_rows(tree.begin(), Rows(seq=20, nodes=[node()]), EVERY)
+
+
+class TestStates:
+    def test_a_patch_changes_what_it_names(self, tree: Tree):
+        tree.tell("state", nodes=[{"id": str(ROOT), "progress": {"done": 1}}])
+        assert tree.feed.node(str(ROOT)) == node(progress={"done": 1})
+
+    def test_what_did_not_change_is_not_told(self, tree: Tree):
+        version = tree.feed.version
+        tree.tell("state", nodes=[node()])
+        assert tree.feed.changes(version) == []
+
+    def test_a_terminal_status_waits_for_the_lines_before_it(self, tree: Tree):
+        tree.recorded = lines(1, 4)
+        tree.tell("state", nodes=[node(status="success")])
+        assert tree.feed.node(str(ROOT)) == node(status="running")
+        assert tree.feed.read_at == tree.now
+        tree.read()
+        assert tree.numbers() == [1, 2, 3, 4]
+        assert tree.feed.node(str(ROOT)) == node(status="success")
+
+    def test_a_read_begun_before_it_does_not_release_it(self, tree: Tree):
+        tree.now += EVERY
+        want = tree.begin()
+        tree.tell("state", nodes=[node(status="success")])
+        tree.finish(want)
+        assert tree.feed.node(str(ROOT)) == node(status="running")
+        tree.read()
+        assert tree.feed.node(str(ROOT)) == node(status="success")
+
+    def test_nobody_who_sees_lines_means_nobody_waits(self):
+        tree = Tree(Someone(log=False))
+        tree.read()
+        tree.tell("state", nodes=[node(status="success")])
+        assert tree.feed.node(str(ROOT)) == node(status="success")
+
+    @pytest.mark.parametrize(
+        ("known", "patch"),
+        [
+            (node(status="retry", attempt=2), {"status": "running", "attempt": 1}),
+            (node(status="running", attempt=2), {"status": "queued", "attempt": 2}),
+            (node(status="waiting", attempt=1), {"status": "running", "attempt": 1}),
+        ],
+    )
+    def test_a_patch_that_comes_late_changes_nothing(self, known: Node, patch: Node):
+        tree = Tree(Someone(log=False))
+        tree.rows.nodes = [known]
+        tree.read()
+        tree.tell("state", nodes=[{"id": str(ROOT), **patch}])
+        assert tree.feed.node(str(ROOT)) == known
+
+    def test_rows_may_go_back_because_they_are_the_truth(self, tree: Tree):
+        tree.rows.nodes = [node(status="queued", attempt=0)]
+        tree.now += EVERY
+        tree.read()
+        assert tree.feed.node(str(ROOT)) == node(status="queued", attempt=0)
+
+    def test_rows_read_before_a_patch_do_not_undo_it(self):
+        tree = Tree(Someone(log=False))
+        tree.read()
+        tree.now += EVERY
+        want = tree.begin()
+        tree.tell("state", nodes=[node(status="waiting")])
+        tree.finish(want)
+        assert tree.feed.node(str(ROOT)) == node(status="waiting")
+
+    def test_a_new_child_appears_when_somebody_sees_the_tree(self):
+        tree, child = Tree(Someone(tree=True, log=False)), uuid4()
+        tree.read()
+        tree.tell("state", nodes=[node(child, status="queued", parent=str(ROOT))])
+        assert tree.feed.node(str(child)) == node(child, status="queued", parent=str(ROOT))
+
+    def test_a_child_that_is_only_half_told_is_read(self):
+        tree = Tree(Someone(tree=True, log=False))
+        tree.read()
+        tree.tell("state", nodes=[{"id": str(uuid4()), "status": "running"}])
+        assert tree.feed.read_at <= tree.now + 1
+
+    def test_nobody_sees_the_tree_and_children_are_not_kept(self, tree: Tree):
+        tree.tell("state", nodes=[node(uuid4())])
+        assert tree.feed.nodes() == [node()]
+
+    def test_changes_since_a_version(self):
+        tree, child = Tree(Someone(tree=True, log=False)), uuid4()
+        tree.rows.nodes = [node(), node(child)]
+        tree.read()
+        version = tree.feed.version
+        tree.tell("state", nodes=[{"id": str(child), "status": "waiting"}])
+        tree.tell("state", nodes=[{"id": str(ROOT), "status": "waiting"}])
+        assert [entry["id"] for entry in tree.feed.changes(version)] == [str(child), str(ROOT)]
+        assert len(tree.feed.changes(0)) == 2
+
+
+class TestReads:
+    def test_rows_are_read_again_soon_after_a_watcher_came(self):
+        tree = Tree()
+        times = []
+        for _ in range(6):
+            tree.now = max(tree.now, tree.feed.read_at)
+            times.append(round(tree.now - 100, 3))
+            tree.read()
+        assert times == [0, *LOOKS, LOOKS[-1] + EVERY]
+
+    def test_the_barrier_holds_the_first_read_back(self):
+        tree = Tree()
+        late = Feed(ROOT, lambda: tree.now)
+        late.add(Someone(), 101.0)
+        assert late.read_at == 101.0
+        late.read_now()
+        assert late.read_at == tree.now
+
+    def test_a_newcomer_waits_for_a_read_that_began_after_it_came(self, tree: Tree):
+        tree.now += EVERY
+        want = tree.begin()
+        newcomer = Someone()
+        tree.feed.add(newcomer, 0.0)
+        tree.finish(want)
+        assert tree.feed.reads_done < newcomer.first_read
+        assert tree.feed.read_at <= tree.now
+        tree.read()
+        assert tree.feed.reads_done >= newcomer.first_read
+
+    def test_a_look_asked_for_during_a_read_is_not_forgotten(self, tree: Tree):
+        tree.now += EVERY
+        want = tree.begin()
+        tree.tell("look")
+        tree.finish(want)
+        assert tree.feed.read_at <= tree.now
+
+    def test_lines_alone_do_not_put_off_the_rows(self, tree: Tree):
+        for _ in range(100):
+            tree.now += 0.25
+            if tree.feed.rows_at <= tree.now:
+                break
+            tree.tell("state", nodes=[node(status="success")])
+            tree.read()
+        assert tree.now <= 100 + LOOKS[-1] + EVERY + 0.25
+
+    def test_the_end_is_the_rows_to_say(self, tree: Tree):
+        tree.tell("end")
+        assert not tree.feed.has_ended(str(ROOT))
+        tree.rows.ended = True
+        tree.rows.nodes = [node(status="success")]
+        tree.read()
+        assert tree.feed.has_ended(str(ROOT))
+
+    def test_when_the_last_reader_of_lines_leaves_they_are_forgotten(self):
+        reader, other = Someone(), Someone(log=False)
+        tree = Tree(reader, other)
+        tree.recorded = lines(1, 3)
+        tree.read()
+        tree.feed.remove(reader)
+        assert tree.begin().since is None
+        tree.feed.add(Someone(), 0.0)
+        assert tree.begin().since == 0
+
+    def test_nothing_is_due_between_begin_and_finish(self, tree: Tree):
+        tree.now += EVERY
+        tree.begin()
+        assert tree.feed.read_at == NEVER
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        {"lines": None},
+        {"lines": "x"},
+        {"lines": [None, 3, "x", {}]},
+        {"lines": [{"seq": "4"}]},
+        {"lines": [{**line(4), "message": None}]},
+        {"lines": [{**line(4), "level": "high"}]},
+        {"nodes": [None, {}, {"id": 3}]},
+        {"nodes": [{"id": "x", "attempt": "many"}]},
+        {"nodes": [{"id": str(ROOT), "status": ["success"]}]},
+        {"nodes": [{"id": str(ROOT), "parent": {}, "status": "success"}, node(parent=[1])]},
+        {"nodes": 3},
+    ],
+)
+def test_garbage_changes_nothing(tree: Tree, data: dict[str, Any]):
+    for kind in ("log", "state", "end", "look", "nonsense"):
+        tree.tell(kind, **data)
+    assert tree.numbers() == [1, 2, 3]
+    assert tree.feed.nodes() == [node()]
+
+
+def test_lines_not_yet_recorded_are_shown_and_not_kept():
+    reader = Someone()
+    tree = Tree(reader)
+    tree.recorded = lines(1, 2)
+    tree.read()
+    assert tree.tell("log", lines=[line(None), line(3)])
+    assert [entry["seq"] for entry in reader.shown] == [None]
+    assert tree.numbers() == [1, 2, 3]
