@@ -1,0 +1,129 @@
+"""
+The tasks of a print.
+
+    make_print ─┬─ print_tile          (a thread, for every second tile)
+                └─ print_tile_async    (the event loop, for the others)
+        └─▸ stitch ─▸ write_report
+
+`make_print` cuts the picture and makes a subtask of each tile. The tile in the middle
+smudges on its first attempt and is retried. When all tiles are printed, the chain puts
+them together and writes the report. Beside it, `heartbeat` runs every minute.
+
+Every task may run twice (its worker may die): it then writes equal files again.
+"""
+
+import asyncio
+import os
+import shutil
+import threading
+import time
+from datetime import timedelta
+from typing import Any
+
+from django.conf import settings
+from django.utils import timezone
+
+from cq import Context, task
+from picture import files, painting, report
+from picture.models import Beat, Picture
+
+KEEP = timedelta(days=1)
+"""How long a picture stays before the heartbeat removes it."""
+
+
+class Smudged(Exception):
+    """The paper moved under the press; the next attempt usually succeeds."""
+
+
+@task
+def make_print(cqt: Context, picture_id: str) -> None:
+    """Cut the picture; each tile becomes a subtask."""
+    picture = Picture.objects.get(pk=picture_id)
+    whole, grid = files.read(picture.folder.source), picture.grid
+    for tile in grid:
+        files.write(painting.cut(whole, tile), picture.folder.piece(tile))
+        printer = print_tile_async if tile.is_dark else print_tile
+        cqt.subtask(printer, picture_id, grid.width, grid.height, tile.column, tile.row)
+    cqt.log(f"Cut {picture.name} ({grid.width} × {grid.height}) into {len(grid)} tiles.")
+
+
+@task(retries=2, backoff=2)
+def print_tile(
+    cqt: Context, picture_id: str, width: int, height: int, column: int, row: int
+) -> dict[str, Any]:
+    """Print one tile in a thread."""
+    grid = painting.Grid.fit(width, height)
+    tile = grid.tile(column, row)
+    cqt.progress(0, 2, "inked")
+    # A thread that waits is a thread less for others; see the async twin below.
+    threading.Event().wait(settings.DEMO_PACE)
+    check_paper(cqt, grid, tile)
+    seconds = press(picture_id, grid, tile)
+    cqt.progress(2, 2, "printed")
+    return {"column": column, "row": row, "pid": os.getpid(), "seconds": seconds}
+
+
+@task(retries=2, backoff=2)
+async def print_tile_async(
+    cqt: Context, picture_id: str, width: int, height: int, column: int, row: int
+) -> dict[str, Any]:
+    """Print one tile from the event loop: all of them dry at the same time, without a thread."""
+    grid = painting.Grid.fit(width, height)
+    tile = grid.tile(column, row)
+    cqt.progress(0, 2, "inked")
+    place = (row * grid.columns + column) / len(grid)
+    await asyncio.sleep(settings.DEMO_PACE * (1 + 5 * place))
+    check_paper(cqt, grid, tile)
+    seconds = await asyncio.to_thread(press, picture_id, grid, tile)
+    cqt.progress(2, 2, "printed")
+    return {"column": column, "row": row, "pid": os.getpid(), "seconds": seconds}
+
+
+def check_paper(cqt: Context, grid: painting.Grid, tile: painting.Tile) -> None:
+    """Smudge the tile in the middle of the picture, on its first attempt only."""
+    if cqt.attempt == 1 and (tile.column, tile.row) == (grid.columns // 2, grid.rows // 2):
+        cqt.log(f"Tile {tile.name} smudged; it will be printed again.", "warning")
+        raise Smudged(f"Tile {tile.name} smudged on the press. The next attempt prints it anew.")
+
+
+def press(picture_id: str, grid: painting.Grid, tile: painting.Tile) -> float:
+    """Do the pixel work of one tile and return how long it took."""
+    began = time.perf_counter()
+    folder = files.Folder.of(picture_id)
+    piece = files.read(folder.piece(tile))
+    files.write(painting.print_tile(piece, tile, (grid.width, grid.height)), folder.printed(tile))
+    return round(time.perf_counter() - began, 4)
+
+
+@task
+def stitch(cqt: Context, picture_id: str) -> dict[str, int]:
+    """Put the printed tiles together."""
+    picture = Picture.objects.get(pk=picture_id)
+    grid, folder = picture.grid, picture.folder
+    tiles = ((tile, files.read(folder.printed(tile))) for tile in grid)
+    files.write(painting.stitch((grid.width, grid.height), tiles), folder.finished)
+    cqt.log(f"Put {len(grid)} tiles together.")
+    return {"tiles": len(grid), "bytes": folder.finished.stat().st_size}
+
+
+@task
+def write_report(cqt: Context, stitched: dict[str, int], picture_id: str) -> None:
+    """Write down what every tile took: when, where, how often."""
+    picture = Picture.objects.get(pk=picture_id)
+    files.write_text(report.render(picture, stitched), picture.folder.report)
+    cqt.log("The report is written.")
+
+
+@task
+def heartbeat(cqt: Context) -> int:
+    """Note the minute, and clear away what is older than a day; run by cron."""
+    now = timezone.now()
+    Beat.objects.create(pid=os.getpid())
+    Beat.objects.filter(at__lt=now - timedelta(hours=1)).delete()
+    old = list(Picture.objects.filter(created__lt=now - KEEP))
+    for picture in old:
+        shutil.rmtree(picture.folder.path, ignore_errors=True)
+        picture.delete()
+    if old:
+        cqt.log(f"Removed {len(old)} pictures older than a day.")
+    return len(old)
