@@ -184,22 +184,20 @@ class Crontab:
         )
 
     def _time_words(self) -> str:
-        minute, hour = self.text.split()[:2]
         if len(self.minutes) * len(self.hours) <= 4:
             return "At " + _join(f"{h:02}:{m:02}" for h in self.hours for m in self.minutes)
-        if len(self.minutes) == 60:
-            minutes = "Every minute"
-        elif minute.startswith("*/") and 60 % len(self.minutes) == 0:
-            minutes = f"Every {60 // len(self.minutes)} minutes"
-        elif self.minutes == (0,):
-            minutes = "On the hour"
+        pace = _pace(self.minutes, 60)
+        if pace and self.minutes != (0,):
+            words = "Every minute" if pace == 1 else f"Every {pace} minutes"
         else:
-            minutes = f"At minute {_ranges(self.minutes)}"
+            words = "On the hour" if self.minutes == (0,) else f"At minute {_ranges(self.minutes)}"
         if len(self.hours) == 24:
-            return "Every hour" if self.minutes == (0,) else f"{minutes} of every hour"
-        if hour.startswith("*/") and 24 % len(self.hours) == 0:
-            return f"{minutes}, every {24 // len(self.hours)} hours"
-        return f"{minutes}, hour {_ranges(self.hours)}"
+            if self.minutes == (0,):
+                return "Every hour"
+            return words if pace else f"{words} of every hour"
+        if _pace(self.hours, 24) and len(self.hours) > 1:
+            return f"{words}, every {24 // len(self.hours)} hours"
+        return f"{words}, hour {_ranges(self.hours)}"
 
     def _day_words(self) -> str:
         days = f"on day {_ranges(self.days)} of the month" if len(self.days) < 31 else ""
@@ -281,8 +279,8 @@ def _split(text: str) -> list[str]:
         what = f"{len(text)} characters" if len(text) > MAX_LENGTH else f"{len(fields)} field(s)"
         advice = f"Write {shorthand!r}." if shorthand else "For example '30 2 * * 1-5'."
         raise InvalidCrontab(
-            f"Crontab {_short(text)} has {what}. It must have exactly five fields, minute, hour, day of "
-            f"month, month and weekday, in at most {MAX_LENGTH} characters. {advice}",
+            f"Crontab {_short(text)} has {what}. It must have exactly five fields, minute, hour, "
+            f"day of month, month and weekday, in at most {MAX_LENGTH} characters. {advice}",
             crontab=text,
         )
     return fields
@@ -340,6 +338,12 @@ def _change(low: datetime, high: datetime, zone: ZoneInfo) -> datetime:
         else:
             high = middle
     return high
+
+
+def _pace(values: tuple[int, ...], size: int) -> int:
+    """Return the step of values that divide a whole of that size evenly from 0 on, else 0."""
+    step = size // len(values)
+    return step if values == tuple(range(0, size, step)) and size % step == 0 else 0
 
 
 def _join(words: Iterable[str]) -> str:

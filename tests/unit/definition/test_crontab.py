@@ -339,9 +339,10 @@ def test_a_known_zone_is_returned_and_a_near_one_named() -> None:
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("* * * * *", "Every minute of every hour"),
-        ("*/5 * * * *", "Every 5 minutes of every hour"),
+        ("* * * * *", "Every minute"),
+        ("*/5 * * * *", "Every 5 minutes"),
         ("0 * * * *", "Every hour"),
+        ("*/25 * * * *", "At minute 0, 25 and 50 of every hour"),
         ("20 * * * *", "At minute 20 of every hour"),
         ("0 */2 * * *", "On the hour, every 2 hours"),
         ("30 2 * * 1-5", "At 02:30, Monday to Friday"),
