@@ -16,8 +16,9 @@ import signal
 import sys
 import threading
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from types import FrameType
 
 from cq.worker.child import is_child
@@ -41,11 +42,23 @@ def signals_to(
     `drain` is called once, `force` at most once and possibly without `drain` before it.
     """
     wishes = Wishes(drain=drain, force=force, quiet=quiet, is_child=is_child())
+    with handled(Wishes.NAMES, partial(loop.call_soon_threadsafe, wishes.hear)):
+        yield
+
+
+@contextmanager
+def handled(names: Iterable[str], act: Callable[[str], object]) -> Iterator[None]:
+    """
+    Call `act` with the name of each signal that comes, while the block runs.
+
+    It runs between two steps of the main thread: it may only hand the name on. Names that
+    the system does not know are left out; the handlers before are put back.
+    """
 
     def handle(number: int, frame: FrameType | None) -> None:
-        loop.call_soon_threadsafe(wishes.hear, signal.Signals(number).name)
+        act(signal.Signals(number).name)
 
-    numbers = [getattr(signal, name) for name in Wishes.NAMES if hasattr(signal, name)]
+    numbers = [getattr(signal, name) for name in names if hasattr(signal, name)]
     before = {number: signal.signal(number, handle) for number in numbers}
     try:
         yield

@@ -18,11 +18,11 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from types import FrameType
 from typing import Protocol
 
 from cq.worker.child import signal_child, start_child
 from cq.worker.exit_codes import ExitCode
+from cq.worker.signals import handled
 
 # A worker may take its grace and five seconds to end; after a second signal, one to hand back.
 END_MARGIN = 7.0
@@ -338,19 +338,13 @@ def _signals_to(events: queue.SimpleQueue[Callable[[Supervisor], None]]) -> Iter
     """Turn signals into events; putting into a SimpleQueue is safe inside a handler."""
     had_terminal = _has_terminal()
 
-    def handle(number: int, frame: FrameType | None) -> None:
-        name = signal.Signals(number).name
+    def act(name: str) -> None:
         if name == "SIGHUP" and had_terminal and not _has_terminal():
             name = "SIGTERM"  # its terminal was closed: nobody asked for a restart
         events.put(lambda supervisor: supervisor.on_signal(name))
 
-    numbers = [getattr(signal, name) for name in _SIGNALS if hasattr(signal, name)]
-    before = {number: signal.signal(number, handle) for number in numbers}
-    try:
+    with handled(_SIGNALS, act):
         yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def _has_terminal() -> bool:
