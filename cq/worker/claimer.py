@@ -49,8 +49,7 @@ class Claimer:
         self._stopping = False
         self._next_due: float | None = None
         self.worker: UUID | None = None
-        self.has_more = False
-        """Whether the last claim came back full: more may be waiting."""
+        self._hungry: set[tuple[str, ...]] = set()
         self.is_idle = asyncio.Event()
         """Set when the last look found nothing more to take."""
         self.claims = 0
@@ -64,6 +63,11 @@ class Claimer:
         """Look again if the last claim left something."""
         if self.has_more:
             self._wake.set()
+
+    @property
+    def has_more(self) -> bool:
+        """Whether a pool's last claim came back full: more may be waiting for its slots."""
+        return bool(self._hungry)
 
     def stop(self) -> None:
         """Claim no more; a claim in flight is still handed over."""
@@ -104,14 +108,12 @@ class Claimer:
         while not self._stopping:
             wants = self._room()
             if not wants:
-                self.has_more = True
                 return
             claimed = await self._lane.run(self._claim, wants)
             self.claims += 1
             for task in claimed:
                 self._start(task)
-            self.has_more = _is_full(claimed, wants)
-            if not self.has_more:
+            if not self._note_hunger(claimed, wants):
                 break
             # The next idle worker, wherever it is, may have room for the rest.
             dispatcher.ring(claimed[-1].queue, [claimed[-1].id.hex])
@@ -119,6 +121,18 @@ class Claimer:
         self._next_due = await self._lane.run(self._read_next_due)
         if not self._wake.is_set():
             self.is_idle.set()
+
+    def _note_hunger(self, claimed: Sequence[Claimed], wants: Sequence[Want]) -> bool:
+        """Note which pools may find more; those without room now keep what is known."""
+        any_full = False
+        for want in wants:
+            names = frozenset(want.names)
+            if sum(1 for task in claimed if task.func_name in names) >= want.limit:
+                self._hungry.add(want.names)
+                any_full = True
+            else:
+                self._hungry.discard(want.names)
+        return any_full
 
     def _claim(self, wants: Sequence[Want]) -> list[Claimed]:
         assert self.worker is not None
@@ -130,11 +144,3 @@ class Claimer:
 
     def _read_next_due(self) -> float | None:
         return seconds_to_next(self._queues)
-
-
-def _is_full(claimed: Sequence[Claimed], wants: Sequence[Want]) -> bool:
-    for want in wants:
-        names = frozenset(want.names)
-        if sum(1 for task in claimed if task.func_name in names) >= want.limit:
-            return True
-    return False
