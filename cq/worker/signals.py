@@ -18,7 +18,6 @@ import threading
 import traceback
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from functools import partial
 from types import FrameType
 
 from cq.worker.child import is_child
@@ -42,7 +41,7 @@ def signals_to(
     `drain` is called once, `force` at most once and possibly without `drain` before it.
     """
     wishes = Wishes(drain=drain, force=force, quiet=quiet, is_child=is_child())
-    with handled(Wishes.NAMES, partial(loop.call_soon_threadsafe, wishes.hear)):
+    with handled(Wishes.NAMES, lambda name: loop.call_soon_threadsafe(wishes.hear, name)):
         yield
 
 
