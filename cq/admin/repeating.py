@@ -26,8 +26,8 @@ from cq.models import RepeatingTask
 from cq.models.repeating import DEFINITION
 from cq.workflow.schedule import fire_entry, problem_of
 
-# What this one runs is said by the settings and by code, never by a form.
-NOT_FROM_FORMS = frozenset({"cq.tasks.call_command_task"})
+# What these run is said by the settings and by code, never by a form.
+NOT_FROM_FORMS = frozenset({"cq.tasks.call_command_task", "cq.tasks.call_errorback"})
 NAMES_ID = "cq-task-names"
 ZONES_ID = "cq-time-zones"
 
@@ -65,8 +65,8 @@ class RepeatingTaskForm(forms.ModelForm):  # type: ignore[type-arg]
         function = registry.find(name)
         if function is not None and function.name in NOT_FROM_FORMS:
             raise ValidationError(
-                f"{function.name} is not started from a form. It runs management commands, which "
-                "only code may choose. Schedule it with schedule_task() in a data migration."
+                f"{function.name} is not started from a form, because only code may choose what it "
+                "runs. Schedule it with schedule_task() in a data migration."
             )
         return function.name if function else name
 
@@ -86,11 +86,7 @@ class RepeatingTaskAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
     """Repeating tasks: what runs, when, and when it runs next."""
 
     form = RepeatingTaskForm
-    list_display = (
-        *("name", "func_name", "schedule", "enabled", "next_run", "last_run", "skipped"),
-        "problem",
-    )
-    list_filter = ("enabled",)
+    list_display = ("name", "schedule", "next_run", "last_run", "enabled", "skipped", "problem")
     search_fields = ("name", "func_name")
     show_facets = admin.ShowFacets.NEVER
     readonly_fields = ("next_run", "last_run", "skipped", "last_skip", "problem")
@@ -118,10 +114,14 @@ class RepeatingTaskAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
         except CQError:
             return f"{entry.crontab} ({entry.timezone})"
 
-    @admin.display(description="problem", empty_value="–")
-    def problem(self, entry: RepeatingTask) -> str | None:
+    @admin.display(description="problem")
+    def problem(self, entry: RepeatingTask) -> str:
         """Why the entry does not fire: its function has vanished, or takes other arguments."""
-        return (problem_of(entry) or None) if entry.pk else None
+        return problem_of(entry) or "–"
+
+    def get_fieldsets(self, request: HttpRequest, obj: Any = None) -> Any:
+        """A new entry has no past to show."""
+        return self.fieldsets if obj else self.fieldsets[:-1]
 
     def has_run_permission(self, request: HttpRequest) -> bool:
         return request.user.has_perm("cq.run_task")
@@ -192,11 +192,11 @@ class RepeatingTaskAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
                 self.message_user(request, str(error), messages.ERROR)
                 continue
             if task is None:
-                busy = f"{entry.name} has not ended its last run; nothing was started."
+                busy = f"The last run of {entry.name} has not ended; nothing was started."
                 self.message_user(request, busy, messages.WARNING)
             else:
                 self.log_change(request, entry, f"Run now as {task.pk}.")
-                self.message_user(request, f"{entry.name} runs as task {task.pk}.")
+                self.message_user(request, f"Started {entry.name} as task {task.pk}.")
 
     @admin.action(description="Enable selected repeating tasks", permissions=["change"])
     def enable(self, request: HttpRequest, queryset: QuerySet[RepeatingTask]) -> None:

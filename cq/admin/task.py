@@ -59,6 +59,11 @@ class TaskList(ChangeList):
     def get_queryset(self, request: HttpRequest, exclude_parameters: Any = None) -> QuerySet[Any]:
         return super().get_queryset(request, exclude_parameters).only(*LISTED)
 
+    def get_results(self, request: HttpRequest) -> None:
+        """Keep the search bar from showing the size of the window as a number of results."""
+        super().get_results(request)
+        self.full_result_count = self.result_count
+
 
 class FunctionFilter(admin.SimpleListFilter):
     """One task function, from the registry: no DISTINCT over the table."""

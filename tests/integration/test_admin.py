@@ -122,7 +122,14 @@ def test_a_filter_that_the_page_does_not_offer_is_refused(admin_client: Client, 
 
 
 @pytest.mark.parametrize(
-    "query", ["status__exact=F", "submitted__gte=2020-01-01 00:00:00%2B00:00", "level=root", "function=x", "e=1"]
+    "query",
+    [
+        "status__exact=F",
+        "submitted__gte=2020-01-01 00:00:00%2B00:00",
+        "level=root",
+        "function=x",
+        "e=1",
+    ],
 )
 def test_the_filters_of_the_page_work(admin_client: Client, query: str) -> None:
     failed()
@@ -275,6 +282,7 @@ def test_the_form_offers_the_registered_names(admin_client: Client) -> None:
         ({"func_name": "os.system"}, "No task is registered as"),
         ({"func_name": HOSTILE}, "No task is registered as"),
         ({"func_name": "cq.tasks.call_command_task"}, "not started from a form"),
+        ({"func_name": "cq.tasks.call_errorback"}, "not started from a form"),
         ({"crontab": "60 * * * *"}, "The minute goes from 0 to 59"),
         ({"crontab": "0 0 30 2 *"}, "never fires"),
         ({"timezone": "../../etc/passwd"}, "is unknown"),
@@ -334,7 +342,7 @@ def test_run_now_needs_its_permission() -> None:
     assert client.post(address).status_code == 302
     assert Task.objects.filter(repeating=entry).count() == 1
     html = client.post(address, follow=True).content.decode()
-    assert "has not ended its last run" in html
+    assert "has not ended; nothing was started" in html
 
 
 def test_enable_and_disable(admin_client: Client) -> None:
