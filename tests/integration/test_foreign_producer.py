@@ -67,9 +67,13 @@ async def test_the_bell_of_the_page_is_heard(redis_url: str) -> None:
 
     def ring() -> None:
         with redis.Redis.from_url(redis_url) as client:
-            client.flushdb()
             namespace["ring"](client, message["ids"])
 
+    def empty() -> None:
+        with redis.Redis.from_url(redis_url) as client:
+            client.flushdb()
+
+    await asyncio.to_thread(empty)
     async with asyncio.timeout(10), asyncio.TaskGroup() as group:
         running = group.create_task(Receiver(layer, "default", bells.put_nowait).run())
         await asyncio.to_thread(ring)

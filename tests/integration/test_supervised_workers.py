@@ -54,13 +54,6 @@ def test_two_processes_work_and_one_that_dies_is_replaced(
     assert worker.stop() == 0
 
 
-def test_a_signal_to_the_whole_group_is_one_drain(worker_process: WorkerFactory) -> None:
-    """As systemd, honcho and the Ctrl-C of a terminal do it."""
-    worker = worker_process("-p", "2", "--grace", "5", processes=2)
-    os.killpg(worker.pid, signal.SIGTERM)
-    assert worker.process.wait(20) == 0, worker.output()
-
-
 def test_workers_end_with_their_supervisor(
     worker_process: WorkerFactory, wait_until: WaitUntil
 ) -> None:
