@@ -18,7 +18,7 @@ from cq.worker.embedded import with_worker  # noqa: E402
 sockets = URLRouter(websocket_urlpatterns)  # type: ignore[arg-type]
 
 application = with_worker(
-    ProtocolTypeRouter(
+    ProtocolTypeRouter(  # type: ignore[arg-type]
         {
             "http": http,
             "websocket": AuthMiddlewareStack(sockets),

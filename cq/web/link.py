@@ -65,10 +65,6 @@ class Link:
         settings = conf.current()
         self._alias = settings.browser_layer or ""
         self.crosses = crosses_processes(settings.browser_layer)
-        layers = {settings.channel_layer, settings.browser_layer}
-        self._worker_layers = sorted(
-            alias for alias in layers if alias and crosses_processes(alias)
-        )
         self._on_event, self._on_live, self._clock = on_event, on_live, clock
         self._members: dict[str, Member] = {}
         self._left: list[str] = []
@@ -99,8 +95,8 @@ class Link:
     async def run(self) -> None:
         """Receive events and renew memberships until cancelled."""
         async with asyncio.TaskGroup() as services:
-            services.create_task(self._announce_for_ever())
             if self.crosses:
+                services.create_task(self._announce_for_ever())
                 services.create_task(self._receive_for_ever())
                 services.create_task(self._renew_for_ever())
 
@@ -204,7 +200,7 @@ class Link:
 
     async def _announce_for_ever(self) -> None:
         again_at = self._clock() + RENEW_SECONDS
-        while self._worker_layers and _is_wanted():
+        while _is_wanted():
             try:
                 async with asyncio.timeout(max(0.0, again_at - self._clock())):
                     await self._news.wait()
@@ -223,8 +219,7 @@ class Link:
 
     async def _announce(self, roots: set[str]) -> None:
         for message in audience_messages(sorted(roots)):
-            for alias in self._worker_layers:
-                await _layer(alias).group_send(WORKERS_GROUP, message)
+            await _layer(self._alias).group_send(WORKERS_GROUP, message)
         if roots:
             self._silence.over()
 

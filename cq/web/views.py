@@ -163,11 +163,16 @@ def task_page(request: HttpRequest, task: UUID) -> HttpResponse:
     except Refused as error:
         raise Http404 from error
     node = snapshot.read([snapshot.Want(grant.root, tasks=(grant.task,))])[grant.root].nodes[0]
-    actions_allowed = " ".join(action for action in ACTIONS if action in grant.scopes)
     return render(
         request,
         "cq/task.html",
-        {"task": grant.task, "state": node, "grant": grant, "actions": actions_allowed},
+        {
+            "task": grant.task,
+            "state": node,
+            "show": " ".join(["bar", *(part for part in ("tree", "log") if part in grant.scopes)]),
+            "actions": " ".join(action for action in ACTIONS if action in grant.scopes),
+            "poll": reverse("cq:watch", args=[grant.task]),
+        },
     )
 
 
