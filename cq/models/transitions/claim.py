@@ -61,10 +61,12 @@ _RETURNING = (
 
 _DUE = "t.status IN ('Q', 'Y') AND NOT t.parked"
 
+# The whole predicate of the due index here would make the planner read that index instead
+# of the primary key, and every due row with it (7 ms for 100 of 14,000 rows).
 _TAKEN = f"""
     UPDATE cq_task AS t SET status = 'R', claim_token = {{token}}, worker_id = %(worker)s,
         attempts = t.attempts + 1, started = {{now}}
-    WHERE {{chosen}} AND {_DUE}
+    WHERE {{chosen}} AND t.status IN ('Q', 'Y')
     {{returning}}
 """
 
