@@ -134,10 +134,9 @@ class Executor:
             return None if context.has_committed else succeeded(context, value)
         except AttemptVoid:
             return None
-        except BaseException:  # noqa: BLE001 - a body may raise anything; it ends its own attempt only
-            if scope.expired():
-                problem = _too_long(context.func_name, limit or 0.0)
-            return self._after_raise(attempt, context, problem)
+        except BaseException as problem:  # noqa: BLE001 - a body may raise anything; it ends its own attempt only
+            too_long = _too_long(context.func_name, limit or 0.0) if scope.expired() else None
+            return self._after_raise(attempt, context, too_long or problem)
 
     def _after_raise(
         self, attempt: Attempt, context: Context, problem: BaseException
