@@ -95,6 +95,7 @@ class Runner:
         self._busy = {"async": 0, "thread": 0, "process": 0}
         self._names = _names_by_pool()
         self._tasks: asyncio.TaskGroup | None = None
+        self._receivers: list[Receiver] = []
         self._started = 0
         self.was_forced = False
 
@@ -107,8 +108,9 @@ class Runner:
         self.stop_requested.set()
 
     def force(self) -> None:
-        """Hand back what runs now instead of waiting for it."""
+        """Drain, and hand back what runs now instead of waiting for it."""
         self.was_forced = True
+        self.stop_requested.set()
         self._force.set()
         self._ended.set()
 
@@ -145,6 +147,8 @@ class Runner:
                 self.probe.drain()
                 assert self.heartbeat is not None
                 self.heartbeat.state = "draining"
+                for receiver in self._receivers:
+                    receiver.stop()
                 self.claimer.stop()
                 await claimer
                 await self._drain()
@@ -170,7 +174,9 @@ class Runner:
         layer = self._task_layer(settings.channel_layer)
         if layer is not None and self.options.claims:
             for queue in self._queues():
-                services[f"receiver {queue}"] = Receiver(layer, queue, self.claimer.ring).run()
+                receiver = Receiver(layer, queue, self.claimer.ring)
+                self._receivers.append(receiver)
+                services[f"receiver {queue}"] = receiver.run()
         if crosses_processes(settings.browser_layer):
             services["control"] = Control(settings.browser_layer or "", self._on_control).run()
         return services

@@ -8,26 +8,26 @@ the CQ setting. Exit codes are those of `cq.worker.exit_codes`.
 import asyncio
 import logging
 import os
-import signal
 import sys
 from argparse import ArgumentParser, ArgumentTypeError, BooleanOptionalAction
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
-from django.core.management.base import BaseCommand
+from django.core.management.base import BaseCommand, SystemCheckError
 from django.db import DEFAULT_DB_ALIAS, Error, connections
 from django.db.migrations.executor import MigrationExecutor
 
 from cq import __version__, conf
 from cq.definition import registry
 from cq.definition.options import check_queue
-from cq.errors import CQError
+from cq.errors import CQError, InvalidOption
 from cq.models.queries import database
 from cq.worker import health
 from cq.worker.child import is_child, own_command, watch_supervisor
 from cq.worker.exit_codes import ExitCode
 from cq.worker.options import WorkerOptions
 from cq.worker.runner import Runner
+from cq.worker.signals import signals_to
 from cq.worker.supervisor import run_supervised
 
 _REACH_SECONDS = 30.0
@@ -36,6 +36,8 @@ _REACH_SECONDS = 30.0
 class Command(BaseCommand):
     """The worker."""
 
+    # Run by handle(), which exits with 2 when one fails: starting again cannot help.
+    requires_system_checks: ClassVar[list[str]] = []
     help = "Run tasks until stopped: TERM or INT drains, a second one hands back at once."
 
     def add_arguments(self, parser: ArgumentParser) -> None:
@@ -74,6 +76,8 @@ class Command(BaseCommand):
 
     def handle(self, *args: Any, **options: Any) -> None:
         """Run, and exit with the code that says why it ended."""
+        self._check_system()
+        _configure_logging(options["verbosity"])
         if options["processes"] > 1 and not is_child():
             grace = options["grace"] if options["grace"] is not None else conf.current().grace
             sys.exit(
@@ -85,9 +89,20 @@ class Command(BaseCommand):
             scheduler=options["scheduler"],
             health=options["health"],
         )
-        _configure_logging(options["verbosity"])
         self._reach_database(options["max_wait"])
-        sys.exit(asyncio.run(_run(worker_options, self._say)))
+        try:
+            code = asyncio.run(_run(worker_options, self._say))
+        except* InvalidOption as problems:
+            self.stderr.write(str(problems.exceptions[0]))
+            code = ExitCode.USAGE
+        sys.exit(code)
+
+    def _check_system(self) -> None:
+        try:
+            self.check()
+        except SystemCheckError as problem:
+            self.stderr.write(str(problem))
+            sys.exit(ExitCode.USAGE)
 
     def _say(self, text: str) -> None:
         self.stdout.write(text)
@@ -141,47 +156,31 @@ def _ping() -> None:
 
 async def _run(options: WorkerOptions, say: Callable[[str], None]) -> int:
     runner = Runner(options)
-    _handle_signals(runner)
+    loop = asyncio.get_running_loop()
+    watch_supervisor(lambda: loop.call_soon_threadsafe(runner.stop))
     say(_banner(options, runner))
-    async with asyncio.TaskGroup() as group:
-        server = None
-        if options.health:
-            host, port = health.parse_address(options.health)
-            server = group.create_task(health.serve(host, port, runner.probe))
-        group.create_task(_announce(runner, say))
-        await runner.run()
-        if server is not None:
-            server.cancel()
+    with signals_to(loop, drain=runner.stop, force=runner.force, quiet=runner.quiet):
+        async with asyncio.TaskGroup() as group:
+            server = None
+            if options.health:
+                host, port = health.parse_address(options.health)
+                server = group.create_task(health.serve(host, port, runner.probe))
+            group.create_task(_announce(runner, say))
+            await runner.run()
+            if server is not None:
+                server.cancel()
+    code = ExitCode.FORCED if runner.was_forced else ExitCode.CLEAN
     if runner.executor.leaked or runner.has_stuck_threads:
         # A thread that cannot be stopped would hold up the exit; its task is handed back.
         sys.stdout.flush()
         sys.stderr.flush()
-        os._exit(ExitCode.FORCED if runner.was_forced else ExitCode.CLEAN)
-    return ExitCode.FORCED if runner.was_forced else ExitCode.CLEAN
+        os._exit(code)
+    return code
 
 
 async def _announce(runner: Runner, say: Callable[[str], None]) -> None:
     await runner.ready.wait()
     say(f"worker {runner.worker} is ready")
-
-
-def _handle_signals(runner: Runner) -> None:
-    loop = asyncio.get_running_loop()
-    watch_supervisor(lambda: loop.call_soon_threadsafe(runner.stop))
-    for name, act in (
-        ("SIGTERM", runner.stop),
-        ("SIGINT", runner.stop),
-        ("SIGQUIT", lambda: (runner.stop(), runner.force())),
-        ("SIGUSR1", runner.dump_stacks),
-        ("SIGUSR2", runner.quiet),
-    ):
-        number = getattr(signal, name, None)
-        if number is None:
-            continue
-        try:
-            loop.add_signal_handler(number, act)
-        except NotImplementedError:  # Windows has no handlers on a loop
-            signal.signal(number, lambda *_, act=act: loop.call_soon_threadsafe(act))
 
 
 def _banner(options: WorkerOptions, runner: Runner) -> str:
