@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import secrets
 import subprocess
 import sys
 import tempfile
@@ -46,13 +47,26 @@ def main() -> int:
         except ServiceUnavailable as error:
             print(error, file=sys.stderr)
             return 1
-        manage = [sys.executable, "manage.py", "migrate", "--verbosity", "0"]
-        if subprocess.run(manage, cwd=ROOT / "demo", env=environment).returncode:
+        is_private = not os.environ.get("DATABASE_URL")
+        if not manage(environment, "migrate", "--verbosity", "0"):
             return 1
-        print(f"\nOpen http://127.0.0.1:{environment['PORT']}/   (Ctrl-C ends it)\n", flush=True)
+        url = f"http://127.0.0.1:{environment['PORT']}/"
+        print(f"\n  Mosaic   {url}", flush=True)
+        if is_private:
+            password = environment["DJANGO_SUPERUSER_PASSWORD"] = secrets.token_urlsafe(9)
+            who = ("--username", "admin", "--email", "admin@example.org")
+            manage(environment, "createsuperuser", "--noinput", "--verbosity", "0", *who)
+            print(f"  Admin    {url}admin/   user admin   password {password}")
+        print("\nCtrl-C ends it.\n", flush=True)
         return Runner(
             read(ROOT / "Procfile", counts), directory=ROOT, environment=environment
         ).run()
+
+
+def manage(environment: dict[str, str], *command: str) -> bool:
+    """Run a command of the demo's manage.py and say whether it went well."""
+    line = [sys.executable, "manage.py", *command]
+    return subprocess.run(line, cwd=ROOT / "demo", env=environment).returncode == 0
 
 
 if __name__ == "__main__":

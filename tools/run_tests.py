@@ -30,7 +30,7 @@ class Part:
     database: str = "postgres"
 
 
-QUICK = ("tests/unit", "tests/architecture", "tests/typing")
+QUICK = ("tests/unit", "tests/architecture", "tests/docs")
 FAST = (Part("units", QUICK),)
 COMPATIBLE = (
     Part("PostgreSQL", ("-m", "not exhaustive and not browser", "--ignore=tests/faults")),
