@@ -134,6 +134,8 @@ def _try(entry: RepeatingTask, now: datetime) -> tuple[Task | None, datetime | N
     try:
         if entry.next_run is None:
             return None, _wind(entry, now)
+        if entry.next_run > now:  # somebody fired it between the look and the reading
+            return None, entry.next_run
         firing = _plan(entry, entry.next_run, now)
         return repeated(lambda: _fire(entry, firing, now)), firing.next_run
     except CQError as error:

@@ -16,6 +16,7 @@ from django.utils import timezone
 from cq.definition.status import Status
 from cq.models import RepeatingTask, Task
 from cq.worker.scheduler import Scheduler
+from cq.workflow import schedule
 from cq.workflow.schedule import FireResult, fire_due, fire_entry, problem_of
 from tests.sampleapp.tasks import add, echo, noop
 
@@ -78,6 +79,16 @@ def test_eight_schedulers_fire_a_tick_once() -> None:
     assert Task.objects.count() == 3
     hourly.refresh_from_db()
     assert hourly.next_run == NOON + 3 * 60 * MINUTE
+
+
+def test_a_tick_fired_by_another_since_the_look_is_not_followed_by_the_next_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    hourly = entry(coalesce=False)
+    fire_due(NOON)
+    monkeypatch.setattr(schedule, "_look", lambda db, now, limit: (now, [hourly.pk], None))
+    result = fire_due(NOON)
+    assert (result.tasks, result.next_due) == ([], NOON + 60 * MINUTE)
 
 
 def test_missed_ticks_become_one_run_that_counts_them() -> None:
