@@ -64,6 +64,8 @@ def insert(db: Dialect, tasks: Sequence[NewTask]) -> list[Inserted]:
     A row with a unique key or a tick that is taken is left out instead of failing; the
     caller sees that it did not come back.
     """
+    if len(tasks) == 1 and _is_plain(tasks[0]):
+        return [_insert_plain(db, tasks[0])]
     rows = [_insert_row(db, task) for task in tasks]
     guarded = any(task.unique_key or task.tick for task in tasks)
     now, due = db.now, db.later("v.run_at", "COALESCE(v.delay, 0)")
@@ -88,6 +90,36 @@ def insert(db: Dialect, tasks: Sequence[NewTask]) -> list[Inserted]:
         Inserted(db.uuid(id), queue, db.time(submitted), db.time(run_at), bool(is_due))  # type: ignore[arg-type]
         for id, queue, submitted, run_at, is_due in db.run(sql, {"rows": json.dumps(rows)})
     ]
+
+
+_PLAIN = ("queue", "priority", "max_retries", "timeout", "at_most_once", "result_ttl", "owner")
+_SPECIAL = ("run_at", "delay", "expires_at", "expires_in", "parent", "root", "previous")
+
+
+def _is_plain(task: NewTask) -> bool:
+    """Whether a row differs from the table's defaults in plain columns only."""
+    if task.unique_key or task.tick or task.errorbacks or task.pass_result or task.force_chain:
+        return False
+    return all(getattr(task, name) is None for name in _SPECIAL)
+
+
+def _insert_plain(db: Dialect, task: NewTask) -> Inserted:
+    # The usual delay(): naming only what differs from the defaults halves its cost.
+    values: dict[str, Any] = {
+        "id": task.id.hex,
+        "func_name": task.func_name,
+        "args": task.args,
+        "kwargs": task.kwargs,
+        "status": task.status.value,
+    }
+    for name in _PLAIN:
+        value = getattr(task, name)
+        if value is not None and value is not False:
+            values[name] = value
+    columns, places = ", ".join(values), ", ".join(f"%({name})s" for name in values)
+    sql = f"INSERT INTO cq_task ({columns}) VALUES ({places}) RETURNING submitted, run_at"
+    submitted, run_at = db.run(sql, values)[0]
+    return Inserted(task.id, task.queue, db.time(submitted), db.time(run_at), True)  # type: ignore[arg-type]
 
 
 def _insert_row(db: Dialect, task: NewTask) -> dict[str, Any]:
