@@ -8,7 +8,11 @@ end follows at once.
 
 import json
 from collections.abc import Iterable, Sequence
+from functools import cache
+from typing import Any
 from uuid import UUID
+
+from django.db.models.base import ModelState
 
 from cq import conf
 from cq.definition.payload import check_json, dumps
@@ -259,8 +263,16 @@ def submit(task: Task, *pre_args: object) -> None:
         )
 
 
+@cache
+def _blank() -> dict[str, Any]:
+    return {name: value for name, value in vars(Task()).items() if name != "_state"}
+
+
 def _row(task: NewTask, row: Inserted) -> Task:
-    made = Task(
+    # Made without Model.__init__, which costs 0.1 ms for the defaults of 47 columns.
+    made = Task.__new__(Task)
+    vars(made).update(_blank())
+    vars(made).update(
         id=task.id,
         func_name=task.func_name,
         args=json.loads(task.args),
@@ -282,10 +294,13 @@ def _row(task: NewTask, row: Inserted) -> Task:
         result_ttl=task.result_ttl,
         unique_key=task.unique_key,
         unique_running=task.unique_running,
+        errors=[],
+        errorbacks=list(task.errorbacks or []),
         owner=task.owner,
         repeating_id=task.repeating,
         tick=task.tick,
         missed=task.missed,
+        _state=ModelState(),
     )
     made._state.adding = False
     made._state.db = database()
