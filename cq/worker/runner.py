@@ -48,6 +48,7 @@ from cq.worker.rescuer import Rescuer
 from cq.worker.scheduler import Scheduler
 from cq.worker.sqlite_watch import SqliteWatch
 from cq.worker.watchdog import Watchdog
+from cq.workflow import voided
 from cq.workflow.claim import claim_one
 from cq.workflow.completion import Completion
 from cq.workflow.recording import Recorder
@@ -118,6 +119,7 @@ class Runner:
         """Be a worker until stopped; returns when everything is written or handed back."""
         await self._lanes["engine"].run(self._enlist)
         self._begin_heartbeat()
+        voided.listen(self._look_at_tokens)
         dispatcher.attach_loop(self._loop, self.claimer.ring, self.options.queues)
         self.watchdog.start()
         try:
@@ -126,6 +128,7 @@ class Runner:
         finally:
             self.watchdog.stop()
             dispatcher.detach_loop()
+            voided.unlisten(self._look_at_tokens)
             if self.heartbeat is not None:
                 await asyncio.to_thread(self.heartbeat.stop)
             await self._retire()
@@ -415,8 +418,11 @@ class Runner:
 
     def _on_control(self, message: Any) -> None:
         publisher.audience(message)
-        if isinstance(message, dict) and message.get("kind") == "void":
-            assert self.heartbeat is not None
+        if isinstance(message, dict) and message.get("kind") == voided.VOID:
+            self._look_at_tokens()
+
+    def _look_at_tokens(self) -> None:
+        if self.heartbeat is not None:
             self.heartbeat.beat_now()
 
     def _is_ready(self) -> tuple[bool, str]:

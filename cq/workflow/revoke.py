@@ -22,6 +22,7 @@ from cq.models.sql import dialect
 from cq.models.task import Task
 from cq.models.transitions import REVOKED_BY_HAND, end_from
 from cq.progress import publisher
+from cq.workflow import voided
 from cq.workflow.aftermath import Aftermath
 from cq.workflow.settle import settle
 from cq.workflow.transaction import engine_transaction, repeated
@@ -90,6 +91,7 @@ def _end(ids: Sequence[UUID]) -> list[UUID]:
         settle(db, ended, aftermath)
         aftermath.count(db)
         aftermath.tell_after_commit()
+        transaction.on_commit(voided.tell, using=database(), robust=True)
         for root in {row.root_uuid.hex for row in ended}:
             transaction.on_commit(partial(publisher.nudge, root), using=database(), robust=True)
     return [row.id for row in ended]
