@@ -12,7 +12,7 @@ from itertools import islice, takewhile
 from typing import Any, Protocol
 from uuid import UUID
 
-from cq.definition.status import TERMINAL
+from cq.definition.status import NOT_STARTED, TERMINAL
 from cq.progress.publisher import Line, Node
 from cq.transport.messages import Message
 from cq.web.snapshot import MAX_NODES, Rows, Want
@@ -23,6 +23,7 @@ LOOKS = (0.1, 0.3, 1.0, 3.0)
 """Seconds after a subscription at which rows are read again: the workers may not know yet."""
 
 _ENDED = frozenset(status.name.lower() for status in TERMINAL)
+_NOT_STARTED = frozenset(status.name.lower() for status in NOT_STARTED)
 _RANK = {"pending": 0, "queued": 1, "running": 2, "waiting": 3, "retry": 3}
 
 
@@ -148,7 +149,9 @@ class Feed:
         if want.tasks:
             self._take_states(rows)
             self._looks = [look for look in self._looks if look > now]
-            self.rows_at = min([self.rows_at, *self._looks, now + every])
+            # On the beat of all feeds, so that one call reads for every one of them.
+            beat = (now // every + 1) * every
+            self.rows_at = min([self.rows_at, *self._looks, beat])
             self.reads_done = self.reads_begun
         self._release_held()
 
@@ -196,6 +199,8 @@ class Feed:
 
     def _take_lines(self, lines: list[Line]) -> None:
         unrecorded = [line for line in lines if line["seq"] is None]
+        for task in {line["task"] for line in lines}:
+            self._note_life(task)
         for line in lines:
             if line["seq"] is None or line["seq"] <= self.seq or not self._has_lines:
                 continue
@@ -215,8 +220,16 @@ class Feed:
         self.seq = _number(line)
         self.version += 1
 
+    def _note_life(self, task: str) -> None:
+        """Read the rows when a task that is known as not started makes itself heard."""
+        known = self.node(task)
+        if known is not None and known["status"] in _NOT_STARTED:
+            self.read_now()
+
     def _take_patch(self, patch: Node) -> None:
         self.version += 1
+        if "status" not in patch:
+            self._note_life(patch["id"])
         if patch.get("status") in _ENDED and self.wants_log:
             # Its last lines may still be on their way, or lost: they come first.
             self._held.append((self.version, patch))

@@ -35,6 +35,7 @@ LIVE_READ_SECONDS = 10.0
 BLIND_READ_SECONDS = 1.0
 """Likewise while they do not."""
 RETRY_SECONDS = 1.0
+FEEDS_PER_READ = 200
 
 logger = logging.getLogger("cq.web")
 
@@ -153,7 +154,7 @@ class Hub:
         while True:
             await self._sleep_until_due()
             now = self._clock()
-            due = [feed for feed in self._feeds.values() if feed.read_at <= now]
+            due = [feed for feed in self._feeds.values() if feed.read_at <= now][:FEEDS_PER_READ]
             wants = [(feed, feed.want()) for feed in due]
             try:
                 found = await self._reads.run(_on_session, snapshot.read, [w for _, w in wants])

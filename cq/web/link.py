@@ -173,9 +173,10 @@ class Link:
         for member in due:
             root = member.feed.root.hex
             await layer.group_add(root_group(root), self._channel)
+            if not member.nonce:
+                member.overdue_at = self._clock() + BARRIER_SECONDS
             member.nonce = f"{publisher.ORIGIN}.{next(self._nonces)}"
             member.renew_at = self._clock() + RENEW_SECONDS
-            member.overdue_at = self._clock() + BARRIER_SECONDS
             await layer.group_send(
                 root_group(root),
                 event_message(root, NONCE, publisher.ORIGIN, nonce=member.nonce),

@@ -392,6 +392,7 @@ sheet.replaceSync(`
   .is-failure .status, .is-incomplete .status, .is-lost .status { color: var(--_fail); }
   .is-retry .status, .is-revoked .status { color: var(--_warn); }
   .message { flex: 1 1 8em; min-width: 0; overflow-wrap: anywhere; unicode-bidi: isolate; }
+  .offline:empty { display: none; }
   .percent, .offline { font-variant-numeric: tabular-nums; color: var(--_quiet); }
   .bar { height: var(--cq-height, .6em); margin: .35em 0; overflow: hidden;
     border-radius: var(--cq-radius, .3em); background: var(--cq-track, #8883); }

@@ -258,6 +258,19 @@ class TestStates:
         tree.tell("state", nodes=[{"id": str(uuid4()), "status": "running"}])
         assert tree.feed.read_at <= tree.now + 1
 
+    @pytest.mark.parametrize("status", ["pending", "queued", "retry"])
+    def test_a_task_that_speaks_has_started_whatever_was_heard_of_it(self, status: str):
+        for kind, data in (
+            ("state", {"nodes": [{"id": str(ROOT), "progress": {"done": 1}}]}),
+            ("log", {"lines": lines(1, 1)}),
+        ):
+            tree = Tree()
+            tree.rows.nodes = [node(status=status)]
+            tree.read()
+            assert tree.feed.rows_at > tree.now
+            tree.tell(kind, **data)
+            assert tree.feed.rows_at == tree.now
+
     def test_nobody_sees_the_tree_and_children_are_not_kept(self, tree: Tree):
         tree.tell("state", nodes=[node(uuid4())])
         assert tree.feed.nodes() == [node()]
@@ -281,7 +294,15 @@ class TestReads:
             tree.now = max(tree.now, tree.feed.read_at)
             times.append(round(tree.now - 100, 3))
             tree.read()
-        assert times == [0, *LOOKS, LOOKS[-1] + EVERY]
+        assert times == [0, *LOOKS, EVERY]
+
+    def test_all_feeds_are_read_on_one_beat(self):
+        one, two = Tree(), Tree()
+        two.now += 2.5
+        for tree in (one, two):
+            tree.now += LOOKS[-1]
+            tree.read()
+        assert one.feed.rows_at == two.feed.rows_at == 110.0
 
     def test_the_barrier_holds_the_first_read_back(self):
         tree = Tree()
