@@ -8,15 +8,11 @@ the in-memory one, and none, where the rows are all there is. The rest runs on o
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator
-from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 
-from cq.models import Task
-from cq.progress import publisher
 from cq.web import hub as hubs
-from cq.web.protocol import Limits
 from cq.web.tokens import watch_token
 from tests.conftest import Layers
 from tests.integration.watching import Page, Rows, Tree, page
@@ -334,96 +330,3 @@ class TestManySubscriptions:
             await rows(tree.move, "S", child)
             await late.until("end")
             assert [line["message"] for line in late.lines()] == ["mine"]
-
-
-class TestScopes:
-    async def test_progress_alone_shows_no_line_no_tree_no_result(
-        self, layers: str, tree: Tree, rows: Rows
-    ):
-        child = await rows(tree.child)
-        async with page() as late:
-            await late.watch(tree, token=token(tree, "progress"), since=0)
-            await late.until("snap")
-            await rows(tree.log, "secret")
-            await rows(tree.move, "S", child)
-            await rows(tree.move, "S", result="secret")
-            await late.until("end")
-            assert "secret" not in str(late.frames)
-            assert str(child.id) not in str(late.frames)
-            assert not [frame for frame in late.frames if "tree" in frame or "seq" in frame]
-
-    async def test_a_result_too_large_for_a_frame_is_named_instead(
-        self, layers: str, tree: Tree, rows: Rows
-    ):
-        await rows(tree.move, "S", result="x" * 100_000)
-        async with page() as late:
-            await late.watch(tree, token=token(tree))
-            end = await late.until("end")
-            assert (end["result"], end["omitted"]) == (None, ["result"])
-
-
-class TestSlowReaders:
-    async def test_nothing_is_sent_beyond_the_window_until_an_ack(
-        self, layers: str, tree: Tree, rows: Rows
-    ):
-        await rows(tree.log, *map(str, range(1, 1001)))
-        async with page(limits=Limits(window=100, lines_per_frame=20)) as slow:
-            slow.acks = False
-            await slow.watch(tree, token=token(tree), since=0)
-            while not await slow.is_quiet():
-                last = await slow.next()
-            assert 100 <= len(slow.lines()) + 1 <= 120
-            await slow.send(type="ack", frame=last["frame"])
-            slow.acks = True
-            await slow.until_line(1000)
-            assert slow.numbers() == list(range(1, 1001))
-
-    async def test_a_reader_that_stops_is_sent_away_and_comes_back_without_a_gap(
-        self, layers: str, tree: Tree, rows: Rows
-    ):
-        await rows(tree.log, *map(str, range(1, 1001)))
-        async with page(limits=Limits(window=100, stall=0.2, tick=0.1)) as slow:
-            slow.acks = False
-            await slow.watch(tree, token=token(tree), since=0)
-            bye = await slow.until("bye")
-            assert "since" in bye["reason"]
-            assert await slow.next() == {"type": "close", "code": 1013}
-        last = slow.numbers()[-1]
-        async with page() as again:
-            await again.watch(tree, token=token(tree), since=last)
-            await again.until_line(1000)
-        assert slow.numbers() + again.numbers() == list(range(1, 1001))
-
-
-class TestUnrecorded:
-    async def test_lines_not_yet_recorded_are_shown_marked_and_follow_with_their_number(
-        self, use_layers: Layers, tree: Tree, rows: Rows
-    ):
-        use_layers("none")
-        async with page() as late:
-            await late.watch(tree, token=token(tree), since=0)
-            await late.until("snap")
-            line = publisher.line(
-                seq=None,
-                task=tree.id,
-                name="t",
-                attempt=1,
-                level=20,
-                message="held back",
-                at=datetime.now(UTC),
-            )
-            await rows(publisher.lines, tree.id.hex, [line])
-            await late.until("log", timeout=0.9)
-            await rows(tree.log, "held back")
-            await late.until_line(1)
-            assert late.numbers() == [None, 1]
-
-
-class TestRetention:
-    async def test_a_task_that_is_pruned_while_it_is_watched_is_gone(
-        self, watcher: Page, tree: Tree, rows: Rows
-    ):
-        await watcher.until("snap")
-        await rows(Task.objects.filter(pk=tree.id).delete)
-        error = await watcher.until("err", timeout=12)
-        assert (error["code"], error["retryable"]) == ("gone", False)
