@@ -92,15 +92,14 @@ def new_task(signature: Signature, *, max_args_bytes: int | None = None, extra: 
     """
     function, call = signature.function, signature.options
     defaults = function.options
-    args = check_json(list(signature.args), "args", max_bytes=max_args_bytes)
-    kwargs = check_json(dict(signature.kwargs or {}), "kwargs", max_bytes=max_args_bytes)
+    args: Any = check_json(list(signature.args), "args", max_bytes=max_args_bytes)
+    kwargs: Any = check_json(dict(signature.kwargs or {}), "kwargs", max_bytes=max_args_bytes)
     check_call(function, args, kwargs, extra=extra)
     args_text, kwargs_text = dumps(args), dumps(kwargs)
     coalesce = defaults.coalesce if call.coalesce is None else call.coalesce
     key = call.unique_key
     if coalesce and key is None:
-        canonical = dumps([args, sorted(kwargs.items())])
-        key = canonical
+        key = dumps([args, sorted(kwargs.items())])
     if key is not None:
         key = hashlib.sha256(key.encode()).hexdigest()
     run_after, expires = call.run_after, call.expires
@@ -116,8 +115,8 @@ def new_task(signature: Signature, *, max_args_bytes: int | None = None, extra: 
         delay=seconds_until(run_after),
         expires_at=expires if isinstance(expires, datetime) else None,
         expires_in=seconds_until(expires),
-        parent=uuid_of(call.parent),
-        previous=uuid_of(call.previous),
+        parent=uuid_of(call.parent, "parent"),
+        previous=uuid_of(call.previous, "previous"),
         force_chain=call.force_chain,
         max_retries=call.retries,
         timeout=call.timeout,
@@ -125,7 +124,7 @@ def new_task(signature: Signature, *, max_args_bytes: int | None = None, extra: 
         result_ttl=defaults.result_ttl if call.result_ttl is None else call.result_ttl,
         unique_key=key,
         unique_running=coalesce == "active",
-        owner=call.owner,
+        owner=None if call.owner is None else str(call.owner),
         repeating=call.repeating,
         tick=call.tick,
         missed=call.missed,
@@ -139,16 +138,36 @@ def split_call(
     Sort out the ways to write a call: `(f, 1, x=2)`, `(f, (1,), {"x": 2})`, `(f, args=(1,))`.
 
     JSON arguments are never tuples, so a lone tuple (with an optional dict behind it) is
-    the historic list of arguments, and `args=`/`kwargs=` mean the same.
+    the historic list of arguments, and `args=`/`kwargs=` mean the same, also together with
+    it: `(f, (1,), kwargs={"x": 2})`.
     """
+    first_is_list = bool(args) and isinstance(args[0], tuple)
+    if first_is_list and len(args) == 2 and isinstance(args[1], dict) and not kwargs:
+        return args[0], args[1]
+    if first_is_list and len(args) == 1:
+        return args[0], named(kwargs["kwargs"]) if kwargs.keys() == {"kwargs"} else kwargs
     if not args and kwargs and kwargs.keys() <= {"args", "kwargs"}:
-        return tuple(kwargs.get("args") or ()), dict(kwargs.get("kwargs") or {})
-    if args and isinstance(args[0], tuple):
-        if len(args) == 1:
-            return args[0], kwargs
-        if len(args) == 2 and isinstance(args[1], dict) and not kwargs:
-            return args[0], args[1]
+        return listed(kwargs.get("args")), named(kwargs.get("kwargs"))
     return args, kwargs
+
+
+def listed(args: object) -> tuple[Any, ...]:
+    """A list of arguments as a tuple; a text, which is a list of letters, is refused."""
+    if isinstance(args, str | bytes | Mapping) or not isinstance(args, Iterable | None):
+        raise InvalidArguments(
+            f"args is {args!r:.80}, which is no list of arguments. Write args=(1,), with the "
+            "comma, or give the arguments one by one."
+        )
+    return () if args is None else tuple(args)
+
+
+def named(kwargs: object) -> dict[str, Any]:
+    """Keyword arguments as a dict."""
+    if not isinstance(kwargs, Mapping | None):
+        raise InvalidArguments(
+            f"kwargs is {kwargs!r:.80}, which is no dict of arguments. Write kwargs={{'x': 2}}."
+        )
+    return dict(kwargs or {})
 
 
 def check_call(
