@@ -90,13 +90,10 @@ def signature_of(fn: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> S
         return Signature(
             fn.function, (*fn.args, *args), {**(fn.kwargs or {}), **kwargs}, fn.options
         )
-    function = getattr(fn, "function", None)
-    if function is not None:
-        return Signature(function, args, kwargs, fn.call_options)
     if isinstance(fn, str):
         return Signature(lookup(fn), args, kwargs)
-    if hasattr(fn, "call_signature"):
-        return Signature(fn, args, kwargs)
+    if hasattr(fn, "call_options"):
+        return Signature(fn.function, args, kwargs, fn.call_options)
     known = find(f"{getattr(fn, '__module__', '')}.{getattr(fn, '__qualname__', '')}")
     if known is None:
         raise InvalidTask(
