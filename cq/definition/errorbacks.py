@@ -7,12 +7,12 @@ a text from a row must not decide what code is loaded.
 
 import sys
 from collections.abc import Callable, Mapping
-from inspect import isfunction
+from inspect import isfunction, signature
 from typing import Any
 
 from cq.definition.payload import JSON, check_json
 from cq.definition.registry import find
-from cq.errors import InvalidTask, TaskNotRegistered
+from cq.errors import InvalidArguments, InvalidTask, TaskNotRegistered
 
 
 def errorback_entry(fn: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, JSON]:
@@ -20,17 +20,30 @@ def errorback_entry(fn: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -
     path = getattr(fn, "path", None)
     if path is None:
         path = f"{getattr(fn, '__module__', None)}.{getattr(fn, '__qualname__', None)}"
-    if _look_up(path) is None:
+    if not isinstance(path, str) or _look_up(path) is None:
         raise InvalidTask(
             f"{fn!r} cannot be an errorback. Pass a task function or a function defined at the "
             "top of a module, so that a worker finds it again by its path.",
             given=fn,
         )
+    _check_call(_look_up(path), path, args, kwargs)
     return {
         "path": path,
         "args": check_json(list(args), "args"),
         "kwargs": check_json(dict(kwargs), "kwargs"),
     }
+
+
+def _check_call(fn: Any, path: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
+    called_with = getattr(fn, "call_signature", None) or signature(fn)
+    try:
+        called_with.bind(None, None, *args, **kwargs)
+    except TypeError as problem:
+        raise InvalidArguments(
+            f"{path} cannot be called as an errorback: {problem}. It is called as "
+            "fn(task, error, *args), with cqt in front if it is a task function.",
+            name=path,
+        ) from None
 
 
 def resolve_errorback(path: str) -> Any:
@@ -54,7 +67,8 @@ def _look_up(path: str) -> Callable[..., Any] | None:
     if task_function is not None:
         return task_function  # type: ignore[return-value]
     module_name, _, name = path.rpartition(".")
-    candidate = vars(sys.modules[module_name]).get(name) if module_name in sys.modules else None
+    # From the module's own dict: attribute access may run a module's __getattr__, and import.
+    candidate = getattr(sys.modules.get(module_name), "__dict__", {}).get(name)
     if isfunction(candidate) and candidate.__module__ == module_name:
         return candidate
     return None
