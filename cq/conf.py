@@ -7,6 +7,7 @@ CQ_PREFIX) are aliases. Seconds are floats, sizes are bytes.
 """
 
 import difflib
+import math
 import os
 from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, fields
@@ -119,7 +120,14 @@ _ALIASES = {
     "CQ_SCHEDULER": "SCHEDULER",
     "CQ_PREFIX": "PREFIX",
 }
-_POSITIVE = ("slots", "lanes", "lease", "heartbeat", "poll", "log_flush", "max_depth")
+_REMOVED = {
+    "CQ_BACKEND": "Tasks travel on a channel layer: name it in CQ['CHANNEL_LAYER']",
+}
+_POSITIVE = {
+    *("slots", "lanes", "lease", "heartbeat", "poll", "log_flush", "loop_stall", "loop_stall_max"),
+    *("timeout", "max_args_bytes", "max_result_bytes", "max_line_bytes", "max_error_bytes"),
+    *("max_depth", "max_crashes"),
+}
 _current: Settings | None = None
 
 
@@ -151,34 +159,44 @@ def problems(value: Mapping[str, Any] | None = None) -> list[Problem]:
     if not isinstance(given, Mapping):
         return [Problem("CQ", "type", f"CQ is {given!r}, not a dict.", "Write CQ = {…}.")]
     found = [problem for key in given for problem in _problems_of(key, given[key])]
+    return found if value is not None else found + _problems_of_flat_names(given)
+
+
+def _problems_of_flat_names(given: Mapping[str, Any]) -> list[Problem]:
+    found = []
     for alias, key in _ALIASES.items():
-        if value is None and hasattr(settings, alias) and key in given:
-            flat = getattr(settings, alias)
-            if flat != given[key]:
-                found.append(
-                    Problem(
-                        key,
-                        "alias",
-                        f"{alias} is {flat!r} while CQ[{key!r}] is {given[key]!r}.",
-                        f"Remove {alias}; it is the historic name of CQ[{key!r}].",
-                    )
-                )
+        if not hasattr(settings, alias):
+            continue
+        flat = getattr(settings, alias)
+        if key in given and flat != given[key]:
+            message = f"{alias} is {flat!r} while CQ[{key!r}] is {given[key]!r}."
+            hint = f"Remove {alias}; it is the historic name of CQ[{key!r}]."
+            found.append(Problem(key, "alias", message, hint))
+        elif key not in given:
+            found += _problems_of(key, flat, alias)
+    for name, instead in _REMOVED.items():
+        if hasattr(settings, name):
+            message = f"{name} is {getattr(settings, name)!r}, but cq has no such setting any more."
+            found.append(Problem(name, "unknown", message, f"Remove it. {instead}."))
     return found
 
 
-def _problems_of(key: object, value: object) -> list[Problem]:
+def _problems_of(key: object, value: object, spelled: str | None = None) -> list[Problem]:
     if not isinstance(key, str) or key not in _FIELDS:
         close = difflib.get_close_matches(str(key).upper(), _FIELDS, n=1)
         hint = f"Did you mean {close[0]!r}?" if close else "See docs/reference/settings.md."
         return [Problem(str(key), "unknown", f"CQ[{key!r}] is not a setting of cq.", hint)]
-    name = _FIELDS[key].name
-    expected = _TYPES[name]
+    name, expected = _FIELDS[key].name, _TYPES[_FIELDS[key].name]
+    said = f"{spelled or f'CQ[{key!r}]'} is {value!r}, which is not"
+    hint = f"Its default is {_FIELDS[key].default!r}."
     if not _fits(value, expected):
-        message = f"CQ[{key!r}] is {value!r}, which is not {_spell(expected)}."
-        return [Problem(key, "type", message, f"Its default is {_FIELDS[key].default!r}.")]
-    if name in _POSITIVE and not value > 0:  # type: ignore[operator]
-        message = f"CQ[{key!r}] is {value!r}, which is not above 0."
-        return [Problem(key, "value", message, f"Its default is {_FIELDS[key].default!r}.")]
+        return [Problem(key, "type", f"{said} {_spell(expected)}.", hint)]
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        if not math.isfinite(value):
+            return [Problem(key, "value", f"{said} finite.", hint)]
+        if value < 0 or (value == 0 and name in _POSITIVE):
+            least = "above 0" if name in _POSITIVE else "0 or more"
+            return [Problem(key, "value", f"{said} {least}.", hint)]
     return []
 
 
@@ -207,8 +225,10 @@ def _spell(expected: Any) -> str:
 
 def _read() -> Settings:
     given = raw()
-    for problem in problems(given):
-        raise InvalidSettings(f"{problem.message} {problem.hint}", key=problem.key)
+    for problem in problems():
+        # Two names for one key are a check's business; the one in CQ counts.
+        if problem.kind != "alias":
+            raise InvalidSettings(f"{problem.message} {problem.hint}", key=problem.key)
     values: dict[str, Any] = {
         key: getattr(settings, alias) for alias, key in _ALIASES.items() if hasattr(settings, alias)
     }
@@ -229,7 +249,7 @@ def _read() -> Settings:
 
 def _forget(*, setting: str, **_: object) -> None:
     global _current
-    if setting == "CQ" or setting in _ALIASES or setting in ("CHANNEL_LAYERS", "DEBUG"):
+    if setting in ("CQ", "CHANNEL_LAYERS", "DEBUG", *_ALIASES, *_REMOVED):
         _current = None
 
 
