@@ -9,13 +9,16 @@ that a slow query of one task stalls nobody on another lane.
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterator
-from concurrent.futures import Executor, ThreadPoolExecutor
-from contextlib import contextmanager
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, nullcontext
 from contextvars import ContextVar
-from typing import Any, ParamSpec, TypeVar
+from typing import ParamSpec, TypeVar
 
+import asgiref.sync
 from asgiref.sync import SyncToAsync, ThreadSensitiveContext, async_to_sync, sync_to_async
-from django.db import close_old_connections, connections
+from django.db import Error, connections
+
+from cq.errors import RunningLoop
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -31,18 +34,29 @@ async def in_db(fn: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
     return await sync_to_async(fn, thread_sensitive=True)(*args, **kwargs)
 
 
-async def in_thread(executor: Executor, fn: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+async def in_thread(
+    executor: ThreadPoolExecutor, fn: Callable[P, T], *args: P.args, **kwargs: P.kwargs
+) -> T:
     """Run a synchronous function on a pool; `async_to_sync` inside finds the calling loop."""
-    return await sync_to_async(
-        fn,
-        thread_sensitive=False,
-        executor=executor,  # type: ignore[arg-type]
-    )(*args, **kwargs)
+    return await sync_to_async(fn, thread_sensitive=False, executor=executor)(*args, **kwargs)
 
 
 def from_sync(fn: Callable[P, Awaitable[T]]) -> Callable[P, T]:
     """Make an async function callable from synchronous code."""
     return async_to_sync(fn)
+
+
+@contextmanager
+def joined_loop_thread() -> Iterator[None]:
+    """Run every `from_sync` of the block on one thread, which has ended when the block has."""
+    # An asgiref from before 3.9 has no such context; there the threads end a little later.
+    with getattr(asgiref.sync, "AsyncSingleThreadContext", nullcontext)():
+        yield
+
+
+def mark_async(function: Callable[..., object]) -> None:
+    """Let everybody see that calling this object gives a coroutine."""
+    asgiref.sync.markcoroutinefunction(function)
 
 
 def on_running_loop() -> bool:
@@ -54,20 +68,37 @@ def on_running_loop() -> bool:
     return True
 
 
-class Lane:
-    """One thread with one database session, for the code that is bound to it."""
+def refuse_on_loop(called: str, instead: str) -> None:
+    """Raise RunningLoop, which names what to write instead, on the thread of a running loop."""
+    if on_running_loop():
+        raise RunningLoop(
+            f"{called} was called on a running event loop, which it would block. "
+            f"Write {instead} instead."
+        )
 
-    def __init__(self, name: str) -> None:
-        self.executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix=name)
+
+class Lane:
+    """
+    One thread with one database session, for the code that is bound to it.
+
+    With `owns_session` it takes none from the project's connection pool.
+    """
+
+    def __init__(self, name: str, *, owns_session: bool = False) -> None:
+        self.executor = ThreadPoolExecutor(
+            max_workers=1,
+            thread_name_prefix=name,
+            initializer=own_sessions if owns_session else None,
+        )
         self._context = ThreadSensitiveContext()
         SyncToAsync.context_to_thread_executor[self._context] = self.executor
         self.bound = 0
         self.used = False
 
     async def run(self, fn: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """Run a function on the lane, one after the other."""
+        """Run a function on the lane, one after the other; a broken session is closed."""
         loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self.executor, lambda: fn(*args, **kwargs))
+        return await loop.run_in_executor(self.executor, lambda: _tended(fn, *args, **kwargs))
 
     def bind(self) -> None:
         """Send every thread-sensitive call of the current context to this lane."""
@@ -91,12 +122,16 @@ class Lanes:
         lane = min(self._lanes, key=lambda candidate: candidate.bound)
         lane.bound += 1
         lane.bind()
+        broken = False
         try:
             yield lane
+        except Error:
+            broken = True
+            raise
         finally:
             lane.bound -= 1
-            if not lane.bound and _has_session(lane):
-                lane.executor.submit(close_old_connections)
+            if (broken or not lane.bound) and _has_session(lane):
+                lane.executor.submit(tend_sessions)
 
     def close(self) -> None:
         """Close every lane."""
@@ -107,6 +142,50 @@ class Lanes:
 def _has_session(lane: Lane) -> bool:
     # A ThreadPoolExecutor starts its thread on first use: no thread, no session to close.
     return bool(lane.executor._threads)
+
+
+def _tended(fn: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    try:
+        return fn(*args, **kwargs)
+    except Error:
+        tend_sessions()
+        raise
+
+
+def tend_sessions() -> None:
+    """
+    Close those sessions of the calling thread that are broken or too old; keep the others.
+
+    CONN_MAX_AGE counts where it is set. Its default of 0 closes after each request in a
+    web process; a worker's sessions are few and known, and are kept instead.
+    """
+    for connection in connections.all(initialized_only=True):
+        if connection.in_atomic_block:
+            continue
+        if getattr(connection, "pool", None):
+            connection.close()  # back into the pool
+            continue
+        if not connection.settings_dict["CONN_MAX_AGE"]:
+            connection.close_at = None
+        connection.close_if_unusable_or_obsolete()
+
+
+@contextmanager
+def kept_sessions() -> Iterator[None]:
+    """Tend the sessions of the calling thread before and after the block."""
+    tend_sessions()
+    try:
+        yield
+    finally:
+        tend_sessions()
+
+
+def own_sessions() -> None:
+    """Let the calling thread open sessions beside the project's connection pool."""
+    for connection in connections.all():
+        options = dict(connection.settings_dict.get("OPTIONS", {}))
+        if options.pop("pool", None):
+            connection.settings_dict = {**connection.settings_dict, "OPTIONS": options}
 
 
 _in_task: ContextVar[bool] = ContextVar("cq_in_task", default=False)
@@ -127,4 +206,13 @@ def inside_task() -> bool:
     return _in_task.get()
 
 
-AnyCallable = Callable[..., Any]
+@contextmanager
+def as_task() -> Iterator[None]:
+    """Mark the current context as the body of a running task while the block runs."""
+    was = _in_task.get()
+    _in_task.set(True)
+    try:
+        yield
+    finally:
+        # Not by a token: asgiref carries the variable from thread to thread.
+        _in_task.set(was)
