@@ -6,7 +6,23 @@ used, so that `import cq` loads no model and no settings.
 """
 
 from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from cq.decorators import TaskFunction, delay, task
+    from cq.definition.signature import Signature
+    from cq.definition.status import Status
+    from cq.errors import CQError
+    from cq.execution.context import Context
+    from cq.models import RepeatingTask, Task
+    from cq.web.tokens import watch_token
+    from cq.workflow.chain import chain, errorback
+    from cq.workflow.enqueue import submit
+    from cq.workflow.results import wait, wait_async
+    from cq.workflow.retry import retry
+    from cq.workflow.revoke import revoke
+    from cq.workflow.schedule import schedule_task
+    from cq.workflow.subtasks import subtask
 
 __version__ = "1.0.0a1"
 
@@ -32,7 +48,29 @@ _HOMES = {
     "CQError": "cq.errors",
 }
 
-__all__ = [*_HOMES, "__version__"]
+# Written out, so that type checkers can read it; the names are those of _HOMES.
+__all__ = [
+    "CQError",
+    "Context",
+    "RepeatingTask",
+    "Signature",
+    "Status",
+    "Task",
+    "TaskFunction",
+    "__version__",
+    "chain",
+    "delay",
+    "errorback",
+    "retry",
+    "revoke",
+    "schedule_task",
+    "submit",
+    "subtask",
+    "task",
+    "wait",
+    "wait_async",
+    "watch_token",
+]
 
 
 def __getattr__(name: str) -> Any:

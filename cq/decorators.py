@@ -7,18 +7,26 @@ for a worker to find it.
 """
 
 import inspect
-from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
-from functools import update_wrapper
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import fields
+from functools import partial, update_wrapper
 from types import FunctionType
-from typing import Any, Concatenate, Generic, Literal, ParamSpec, TypeVar, overload
+from typing import Any, Concatenate, Generic, Literal, ParamSpec, Protocol, TypeVar, overload
 
 from cq import conf
-from cq.aio import in_db, on_running_loop
+from cq.aio import in_db, mark_async, refuse_on_loop
 from cq.definition import registry
-from cq.definition.options import NO_OPTIONS, CallOptions, Coalesce, TaskOptions, known
+from cq.definition.options import (
+    NO_OPTIONS,
+    CallOptions,
+    Coalesce,
+    TaskOptions,
+    known,
+    unknown_option,
+)
 from cq.definition.retry_policy import Backoff, Matcher, RetryPolicy
-from cq.definition.signature import Signature
-from cq.errors import InvalidArguments, InvalidTask, RunningLoop
+from cq.definition.signature import Signature, listed, named
+from cq.errors import InvalidArguments, InvalidOption, InvalidTask
 from cq.execution.context import Context
 from cq.execution.inline import acall_in_place, call_in_place, run_in_place
 from cq.models.task import Task
@@ -44,7 +52,7 @@ class Calls(Generic[P]):
         The id is known at once; workers are rung after the commit. Raises InvalidArguments
         before anything is written, and RunningLoop on an event loop (use `adelay`).
         """
-        _refuse_on_loop(f"{self.function.name}.delay()", f"await {self.function.name}.adelay()")
+        self._refuse_on_loop("delay")
         return _enqueue(Signature(self.function, args, kwargs, self.call_options))
 
     async def adelay(self, *args: P.args, **kwargs: P.kwargs) -> Task:
@@ -55,9 +63,14 @@ class Calls(Generic[P]):
         self, args: Iterable[Any] = (), kwargs: Mapping[str, Any] | None = None, **options: Any
     ) -> Task:
         """Enqueue with the arguments as a list and a dict, and call options beside them."""
-        _refuse_on_loop(f"{self.function.name}.delay_args()", "await fn.using(…).adelay(…)")
-        merged = self.call_options.merged(**options)
-        return _enqueue(Signature(self.function, tuple(args), dict(kwargs or {}), merged))
+        self._refuse_on_loop("delay_args")
+        return _enqueue(self._with_options(args, kwargs, options))
+
+    async def adelay_args(
+        self, args: Iterable[Any] = (), kwargs: Mapping[str, Any] | None = None, **options: Any
+    ) -> Task:
+        """`delay_args` for a coroutine."""
+        return await in_db(_enqueue, self._with_options(args, kwargs, options))
 
     def delay_many(self, calls: Iterable[Call]) -> list[Task]:
         """
@@ -65,7 +78,7 @@ class Calls(Generic[P]):
 
         Each call is `(args, kwargs)` or a signature, which may be of another function.
         """
-        _refuse_on_loop(f"{self.function.name}.delay_many()", "await fn.adelay_many(…)")
+        self._refuse_on_loop("delay_many")
         return _enqueue_many([self._signature_of(call) for call in calls])
 
     async def adelay_many(self, calls: Iterable[Call]) -> list[Task]:
@@ -80,13 +93,21 @@ class Calls(Generic[P]):
         """The same task function with call options: `fn.using(queue="low").delay(1)`."""
         return Configured(self.function, self.call_options.merged(**known(options)))
 
+    def _refuse_on_loop(self, verb: str) -> None:
+        name = self.function.body.__name__
+        refuse_on_loop(f"{self.function.name}.{verb}()", f"'await {name}.a{verb}(…)'")
+
+    def _with_options(self, args: Any, kwargs: Any, options: dict[str, Any]) -> Signature:
+        merged = self.call_options.merged(**options)
+        return Signature(self.function, listed(args), named(kwargs), merged)
+
     def _signature_of(self, call: Call) -> Signature:
         if isinstance(call, Signature):
             return call
         fits = isinstance(call, tuple) and len(call) == 2 and isinstance(call[1], Mapping)
         if not fits or not isinstance(call[0], list | tuple):
             raise InvalidArguments(
-                f"delay_many() of {self.function.name} got {call!r}. Give each call as "
+                f"delay_many() of {self.function.name} got {call!r:.200}. Give each call as "
                 "(args, kwargs), such as ((1,), {}), or as fn.signature(1)."
             )
         return Signature(self.function, tuple(call[0]), call[1], self.call_options)
@@ -107,13 +128,15 @@ class TaskFunction(Calls[P], Generic[P, R_co]):
     """What `@task` returns: a registered function that can be called or enqueued."""
 
     def __init__(self, body: Callable[Concatenate[Context, P], R_co], options: TaskOptions) -> None:
-        update_wrapper(self, body)  # type: ignore[arg-type]
+        update_wrapper(self, body)
         self.body: Callable[..., Any] = body
         self.options = options
         self.name = options.name
         self.path = f"{body.__module__}.{body.__qualname__}"
         self.is_async = inspect.iscoroutinefunction(body)
         self.call_signature = _after_cqt(body)
+        if self.is_async:
+            mark_async(self)
 
     @property
     def function(self) -> "TaskFunction[P, R_co]":  # type: ignore[override]
@@ -122,10 +145,8 @@ class TaskFunction(Calls[P], Generic[P, R_co]):
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R_co:
         """Run in place, with subtasks, chains and errorbacks; no row is written."""
-        signature = Signature(self, args, kwargs)
-        if self.is_async:
-            return acall_in_place(signature)  # type: ignore[return-value]
-        value: R_co = call_in_place(signature)
+        call: Any = acall_in_place if self.is_async else call_in_place
+        value: R_co = call(self, args, kwargs)
         return value
 
     def __repr__(self) -> str:
@@ -140,8 +161,8 @@ def delay(
     **options: Any,
 ) -> Task:
     """Enqueue anything that names a task function; the historic `cq.models.delay`."""
-    _refuse_on_loop("delay()", "await fn.adelay()")
-    signature = registry.signature_of(fn, tuple(args), dict(kwargs or {}))
+    refuse_on_loop("delay()", "'await fn.adelay_args(args, kwargs)'")
+    signature = registry.signature_of(fn, listed(args), named(kwargs))
     merged = signature.options.merged(submit=submit, **options)
     return _enqueue(Signature(signature.function, signature.args, signature.kwargs, merged))
 
@@ -158,18 +179,33 @@ def _enqueue_many(signatures: Sequence[Signature]) -> list[Task]:
     return enqueue_many(signatures)
 
 
-@overload
-def task(
-    function: Callable[Concatenate[Context, P], Coroutine[Any, Any, R]], /
-) -> TaskFunction[P, Coroutine[Any, Any, R]]: ...
+class Decorator(Protocol):
+    """What `@task(…)` with options returns: it keeps the parameters behind `cqt`."""
+
+    def __call__(self, body: Callable[Concatenate[Context, P], R], /) -> TaskFunction[P, R]:
+        """Make the task function."""
+        ...
+
+
 @overload
 def task(function: Callable[Concatenate[Context, P], R], /) -> TaskFunction[P, R]: ...
 @overload
 def task(
     name: str | None = None,
-    /,
-    **options: Any,
-) -> Callable[[Callable[Concatenate[Context, P], R]], TaskFunction[P, R]]: ...
+    *,
+    queue: str = ...,
+    priority: int = ...,
+    retries: int = ...,
+    retry_exceptions: Iterable[Matcher] | None = ...,
+    backoff: Backoff = ...,
+    timeout: float | None = ...,
+    atomic: bool | None = ...,
+    coalesce: Coalesce = ...,
+    result_ttl: int | None = ...,
+    store_result: bool = ...,
+    at_most_once: bool = ...,
+    pool: Literal["thread", "process"] = ...,
+) -> Decorator: ...
 def task(function: Any = None, /, **options: Any) -> Any:
     """
     Make a task function of `def` or `async def`; its first parameter is `cqt`.
@@ -181,13 +217,20 @@ def task(function: Any = None, /, **options: Any) -> Any:
     """
     if callable(function):
         return _register(function, options)
+    if function is not None and "name" in options:
+        raise InvalidOption(
+            f"@task({function!r}, name={options['name']!r}) names the task twice. Leave one out."
+        )
     if function is not None:
         options = {"name": function, **options}
-    return lambda body: _register(body, options)
+    return partial(_register, options=options)
 
 
 def _register(body: Any, options: dict[str, Any]) -> TaskFunction[Any, Any]:
     _check_body(body)
+    for name in options:
+        if name not in _TASK_OPTIONS:
+            raise InvalidOption(unknown_option(name, _TASK_OPTIONS, "@task"), option=name)
     made: TaskFunction[Any, Any] = TaskFunction(body, _options_of(body, **options))
     registry.register(made)
     return made
@@ -197,18 +240,11 @@ def _options_of(
     body: Any,
     *,
     name: str | None = None,
-    queue: str = "default",
-    priority: int = 0,
     retries: int = 0,
     retry_exceptions: Iterable[Matcher] | None = None,
     backoff: Backoff = None,
-    timeout: float | None = None,
     atomic: bool | None = None,
-    coalesce: Coalesce = False,
-    result_ttl: int | None = None,
-    store_result: bool = True,
-    at_most_once: bool = False,
-    pool: Literal["thread", "process"] = "thread",
+    **others: Any,
 ) -> TaskOptions:
     is_async = inspect.iscoroutinefunction(body)
     if is_async and atomic:
@@ -219,27 +255,25 @@ def _options_of(
         )
     return TaskOptions(
         name=name if name is not None else f"{body.__module__}.{body.__qualname__}",
-        queue=queue,
-        priority=priority,
         retry=RetryPolicy.build(retries, retry_exceptions, backoff),
-        timeout=timeout,
-        atomic=not is_async if atomic is None else bool(atomic),
-        coalesce=coalesce,
-        result_ttl=result_ttl,
-        store_result=store_result,
-        at_most_once=at_most_once,
-        pool=pool,
+        atomic=not is_async if atomic is None else atomic,
+        **others,
     )
+
+
+_RETRY_OPTIONS = {"retries", "retry_exceptions", "backoff"}
+_TASK_OPTIONS = {field.name for field in fields(TaskOptions)} - {"retry"} | _RETRY_OPTIONS
 
 
 def _check_body(body: Any) -> None:
     place = getattr(body, "__qualname__", repr(body))
     if not isinstance(body, FunctionType):
         raise InvalidTask(f"{body!r} is not a function. Put @task on a def or async def.")
-    if body.__name__ == "<lambda>" or "<locals>" in place:
+    code = body.__code__
+    if "." in place or body.__name__ == "<lambda>":
         raise InvalidTask(
-            f"{place} is not at the top of a module, so no worker could find it. Define task "
-            "functions at module level, in a tasks.py."
+            f"{place} ({code.co_filename}:{code.co_firstlineno}) is not at the top of a module, "
+            "so no worker could find it. Define task functions at module level, in a tasks.py."
         )
     if inspect.isgeneratorfunction(body) or inspect.isasyncgenfunction(body):
         raise InvalidTask(
@@ -259,11 +293,3 @@ def _check_body(body: Any) -> None:
 def _after_cqt(body: Callable[..., Any]) -> inspect.Signature:
     signature = inspect.signature(body)
     return signature.replace(parameters=list(signature.parameters.values())[1:])
-
-
-def _refuse_on_loop(called: str, instead: str) -> None:
-    if on_running_loop():
-        raise RunningLoop(
-            f"{called} was called on a running event loop, which it would block. "
-            f"Write {instead} instead."
-        )
