@@ -7,14 +7,17 @@ none behind. Everything here may be used from a thread and from a coroutine alik
 """
 
 import logging
-from collections.abc import Awaitable, Callable, Iterable, Iterator
+import math
+from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterable, Iterator, Sized
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any, TypeVar
+from functools import partial
+from inspect import iscoroutinefunction
+from typing import Any, ParamSpec, TypeVar
 from uuid import UUID
 
 from cq import conf
-from cq.aio import in_db
+from cq.aio import in_db, refuse_on_loop
 from cq.definition.errorbacks import errorback_entry
 from cq.definition.link import plan_link, plan_subtask
 from cq.definition.signature import NewTask
@@ -27,8 +30,12 @@ from cq.models.task import Task
 from cq.models.transitions import Claimed
 from cq.progress.buffer import AttemptBuffer, ProgressValue
 
+P = ParamSpec("P")
 T = TypeVar("T")
 logger = logging.getLogger("cq.task")
+
+_HIGHEST_LEVEL = 32_767  # the column
+_ROWS = ("task", "parent", "root", "previous")
 
 
 class Draft:
@@ -38,11 +45,12 @@ class Draft:
         self._context = context
         self._plan = plan
         self.id: UUID = plan.id
+        self.parent: UUID | None = plan.parent
         self.func_name: str = plan.func_name
 
     def chain(self, fn: Any, *args: Any, **kwargs: Any) -> "Draft":
         """Run `fn` after this one has succeeded; see `cq.chain` for the forms."""
-        return self._context.link(self.id, self._plan.parent, fn, args, kwargs)
+        return self._context.link(self.id, self.parent, fn, args, kwargs)
 
     def errorback(self, fn: Any, *args: Any, **kwargs: Any) -> "Draft":
         """Call `fn(task, error, *args)` once if this one ends badly."""
@@ -57,6 +65,10 @@ class Draft:
             "only after the body has returned. Return it, or chain what is to follow."
         )
 
+    def __await__(self) -> Generator[Any, None, Any]:
+        """Refused, like `wait`."""
+        return self.wait()  # type: ignore[no-any-return]
+
     def __repr__(self) -> str:
         return f"<Draft {self.func_name} {self.id}>"
 
@@ -64,17 +76,19 @@ class Draft:
 class Predecessor:
     """The task that this one is chained behind: its result without a query, its row with one."""
 
-    def __init__(self, id: UUID, result: Any) -> None:
+    def __init__(self, id: UUID, result: Any, row: Callable[[], Any]) -> None:
         self.id = id
         self.result = result
+        self._row = row
 
     def __getattr__(self, name: str) -> Any:
-        if name.startswith("__"):
+        if name.startswith("_"):
             raise AttributeError(name)
-        return getattr(_row(self.id), name)
+        return getattr(self._row(), name)
 
 
-def _row(id: UUID) -> Task:
+def _row(id: UUID, which: str) -> Task:
+    refuse_on_loop(f"cqt.{which}", f"'await cqt.aload({which!r})'")
     found = rows_by_id([id]).get(id)
     if found is None:
         raise Task.DoesNotExist(f"Task {id} is no longer in the database: it was pruned.")
@@ -116,28 +130,37 @@ class Context:
     @property
     def task(self) -> Task:
         """The task's row, read now (a query: in an async body use `await cqt.aload()`)."""
-        return _row(self.claimed.id)
+        return _row(self.claimed.id, "task")
 
     @property
     def parent(self) -> Task | None:
         """The row of the parent, read now, or None for a top-level task."""
-        return _row(self.claimed.parent) if self.claimed.parent else None
+        return _row(self.claimed.parent, "parent") if self.claimed.parent else None
 
     @property
     def root(self) -> Task:
         """The row of the top-level parent, read now."""
-        return _row(self.claimed.root)
+        return _row(self.claimed.root, "root")
 
     @property
     def previous(self) -> Predecessor | None:
         """The predecessor in a chain, or None; `cqt.previous.result` costs no query."""
-        if self.claimed.previous is None:
+        id = self.claimed.previous
+        if id is None:
             return None
-        return Predecessor(self.claimed.previous, self.claimed.previous_result)
+        return Predecessor(id, self.claimed.previous_result, partial(_row, id, "previous"))
 
-    async def aload(self, which: str = "task") -> Task | None:
-        """Read the row of "task", "parent" or "root" in an async body."""
-        return await in_db(getattr, self, which)
+    async def aload(self, which: str = "task") -> Any:
+        """Read the row of "task", "parent", "root" or "previous" in an async body."""
+        if which not in _ROWS:
+            raise InvalidOption(
+                f"cqt.aload({which!r}) names no row. Load one of {', '.join(map(repr, _ROWS))}."
+            )
+        return await in_db(self._load, which)
+
+    def _load(self, which: str) -> Any:
+        found = getattr(self, which)
+        return found._row() if isinstance(found, Predecessor) else found
 
     def log(
         self,
@@ -154,10 +177,10 @@ class Context:
         included, before they are numbered.
         """
         number = logging.getLevelName(level.upper()) if isinstance(level, str) else level
-        if not isinstance(number, int):
+        if not isinstance(number, int) or not 0 <= number <= _HIGHEST_LEVEL:
             raise InvalidOption(
-                f"level is {level!r}, which is no logging level. Use a number, or a name such "
-                "as 'WARNING'."
+                f"level is {level!r}, which is no logging level. Use a number such as 30, or a "
+                "name such as 'WARNING'."
             )
         claimed = self.claimed
         text = clean_text(str(message), conf.current().max_line_bytes)
@@ -179,21 +202,19 @@ class Context:
 
     def progress(self, done: float, total: float | None = None, message: str = "") -> None:
         """Say how far the task has come; cheap enough for every turn of a loop."""
-        limit = conf.current().max_line_bytes
-        self.buffer.set_progress(
-            ProgressValue(
-                float(done),
-                None if total is None else float(total),
-                clean_text(str(message), limit),
-            )
+        value = ProgressValue(
+            _finite("done", done),
+            None if total is None else _finite("total", total),
+            clean_text(str(message), conf.current().max_line_bytes),
         )
+        self.buffer.set_progress(value)
 
     def track(
         self, iterable: Iterable[T], message: str = "", total: float | None = None
     ) -> Iterator[T]:
         """Pass items through and report each as progress; the total is the length if known."""
         if total is None:
-            total = len(iterable) if hasattr(iterable, "__len__") else None
+            total = len(iterable) if isinstance(iterable, Sized) else None
         done = 0
         self.progress(done, total, message)
         for item in iterable:
@@ -209,11 +230,6 @@ class Context:
         Return it to make its result this task's result.
         """
         settings = conf.current()
-        if len(self.drafts) >= settings.max_children:
-            raise InvalidOption(
-                f"Task {self.id} asked for more than {settings.max_children} subtasks, which is "
-                "CQ['MAX_CHILDREN']. Give each subtask a chunk of the work instead."
-            )
         if self.claimed.depth + 1 >= settings.max_depth:
             raise InvalidOption(
                 f"A subtask of {self.func_name} would be {self.claimed.depth + 1} levels below "
@@ -222,8 +238,7 @@ class Context:
             )
         plan = plan_subtask(fn, args, kwargs, max_args_bytes=settings.max_args_bytes)
         plan.parent = self.id
-        self.drafts.append(plan)
-        return Draft(self, plan)
+        return self._draft(plan)
 
     def chain(self, fn: Any, *args: Any, **kwargs: Any) -> Draft:
         """Plan a task that runs after this one has succeeded, with its result if it takes it."""
@@ -247,10 +262,26 @@ class Context:
         """Plan a link behind a planned task, or behind this one."""
         plan = plan_link(fn, args, kwargs, max_args_bytes=conf.current().max_args_bytes)
         plan.previous, plan.parent, plan.status = previous, parent, Status.PENDING
+        return self._draft(plan)
+
+    def _draft(self, plan: NewTask) -> Draft:
+        limit = conf.current().max_children
+        if len(self.drafts) >= limit:
+            raise InvalidOption(
+                f"Task {self.id} asked for more than {limit} subtasks and links, which is "
+                "CQ['MAX_CHILDREN']. Give each subtask a chunk of the work instead."
+            )
+        if self.has_committed:
+            raise InvalidOption(
+                f"{plan.func_name} was planned after cqt.commit(), with which {self.func_name} "
+                "has ended. Plan it before, or inside the function that commits."
+            )
         self.drafts.append(plan)
         return Draft(self, plan)
 
-    async def commit(self, fn: Callable[..., T], *args: Any, **kwargs: Any) -> T:
+    def commit(
+        self, fn: Callable[P, T], *args: P.args, **kwargs: P.kwargs
+    ) -> Coroutine[Any, Any, T]:
         """
         Run the writes of an async body and its completion in one transaction.
 
@@ -259,6 +290,38 @@ class Context:
         sync task; raises AttemptVoid, with everything rolled back, if the claim is void.
         """
         if self.committer is None:
-            return await in_db(fn, *args, **kwargs)
-        value: T = await self.committer.run(self, lambda: fn(*args, **kwargs))
+            raise InvalidOption(
+                f"cqt.commit() was called in {self.func_name}, which is a def. Leave it out: an "
+                "atomic def commits its writes with its completion anyway."
+            )
+        if iscoroutinefunction(fn):
+            raise InvalidOption(
+                f"cqt.commit() was given {fn!r}, an async def, but Django's transactions are "
+                "synchronous. Pass a def that does the writes."
+            )
+        if self.has_committed:
+            raise InvalidOption(
+                f"cqt.commit() was called a second time by {self.func_name}, which the first one "
+                "has ended. Do all writes in one function."
+            )
+        return self._commit(self.committer, partial(fn, *args, **kwargs))
+
+    async def _commit(self, committer: Commit, fn: Callable[[], T]) -> T:
+        planned = len(self.drafts)
+        try:
+            value: T = await committer.run(self, fn)
+        except BaseException:
+            # What `fn` planned goes with what it wrote.
+            del self.drafts[planned:]
+            raise
         return value
+
+
+def _finite(name: str, number: float) -> float:
+    value = float(number)
+    if not math.isfinite(value):
+        raise InvalidOption(
+            f"cqt.progress() got {name}={number!r}, which is no amount. Give a finite number, or "
+            "leave the total out while it is unknown."
+        )
+    return value

@@ -12,7 +12,7 @@ from typing import Any
 
 from cq import conf
 from cq.definition.failure import describe_exception
-from cq.definition.outcome import Failed, Outcome, Retrying, Succeeded
+from cq.definition.outcome import Failed, Retrying, Succeeded
 from cq.definition.payload import check_json
 from cq.definition.signature import TaskFunctionLike
 from cq.errors import InvalidArguments, UnfitResult
@@ -35,8 +35,13 @@ def succeeded(context: Context, value: Any) -> Succeeded:
     The outcome of a body that returned `value`.
 
     A subtask of its own, or a delayed task, is adopted: its result becomes this one's.
-    Raises UnfitResult for what JSON cannot carry.
+    Raises UnfitResult for what JSON cannot carry, and for a link behind the task itself.
     """
+    if isinstance(value, Draft) and value.parent != context.id:
+        raise UnfitResult(
+            f"{context.func_name} returned {value!r}, which runs after it has ended, so that its "
+            "result cannot be this one's. Return a subtask, or do not return the link."
+        )
     if isinstance(value, Draft | Task):
         return Succeeded(adopts=value.id, children=context.drafts)
     try:
@@ -49,7 +54,9 @@ def succeeded(context: Context, value: Any) -> Succeeded:
     return Succeeded(result=result, children=context.drafts)
 
 
-def failed(function: TaskFunctionLike, claimed: Claimed, problem: BaseException) -> Outcome:
+def failed(
+    function: TaskFunctionLike, claimed: Claimed, problem: BaseException
+) -> Failed | Retrying:
     """The outcome of a body that raised: another attempt if the policy wants one."""
     error = describe_exception(problem, conf.current().max_error_bytes)
     error["at"] = datetime.now(UTC).isoformat()
