@@ -83,6 +83,31 @@ class Dialect:
             return f"= ANY(%({parameter})s::uuid[])"
         return f"IN (SELECT value FROM json_each(%({parameter})s))"
 
+    def not_negative(self, number: str) -> str:
+        """The number, or 0 if it is below."""
+        return f"GREATEST({number}, 0)" if self.is_postgres else f"max({number}, 0)"
+
+    def among(self, query: str) -> str:
+        """The ids that a query yields, as something to be `IN`; on PostgreSQL found first."""
+        return f"= ANY(ARRAY({query}))" if self.is_postgres else f"IN ({query})"
+
+    def linked(self, column: str, parameter: str) -> str:
+        """
+        The tasks whose `column` names one of the parameter's ids, as something to be `IN`.
+
+        One index probe for each, walled off from the planner, which without statistics
+        would read the whole table instead (47 ms with 420,000 rows, at every completion).
+        """
+        if self.is_postgres:
+            return self.among(
+                f"SELECT l.id FROM unnest(%({parameter})s::uuid[]) AS k(id) CROSS JOIN LATERAL "
+                f"(SELECT n.id FROM cq_task AS n WHERE n.{column} = k.id OFFSET 0) AS l"
+            )
+        return self.among(
+            f"SELECT n.id FROM json_each(%({parameter})s) AS k "
+            f"CROSS JOIN cq_task AS n ON n.{column} = k.value"
+        )
+
     def texts(self, parameter: str) -> str:
         """Likewise for texts."""
         if self.is_postgres:

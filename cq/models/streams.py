@@ -7,12 +7,14 @@ last in a transaction, since every task of a tree meets at this row.
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
 from cq.models.sql import Dialect
+
+LARGEST_LEVEL = 32767
 
 
 @dataclass(slots=True)
@@ -121,23 +123,56 @@ def append(db: Dialect, lines: Sequence[Line]) -> list[Recorded]:
     that is closed. Which tree a task belongs to is read from its row, since it may have
     been adopted while it ran. Expects a transaction.
     """
+    recorded: list[Recorded] = []
+    left = list(lines)
+    while left:
+        found, left = _number(db, left)
+        recorded += found
+    insert_lines(db, recorded)
+    return recorded
+
+
+def _number(db: Dialect, lines: Sequence[Line]) -> tuple[list[Recorded], list[Line]]:
+    """Number what can be; the rest belongs to trees that were adopted in this very moment."""
+    kept = _by_root(db, lines)
+    if not kept:
+        return [], []
+    ends = _advance(db, {root: len(found) for root, found in kept.items()})
+    made = [root for root, end in ends.items() if end == len(kept[root])]
+    moved = _adopted_meanwhile(db, made, kept)
+    recorded = [
+        Recorded(root, ends[root] - len(found) + number, line)
+        for root, found in kept.items()
+        if root in ends and root not in moved
+        for number, line in enumerate(found, start=1)
+    ]
+    return recorded, [line for root in moved for line in kept[root]]
+
+
+def _by_root(db: Dialect, lines: Sequence[Line]) -> dict[UUID, list[Line]]:
     roots = _current_roots(db, lines)
     kept: dict[UUID, list[Line]] = {}
     for line in lines:
         root = roots.get((line.task, line.token))
         if root is not None:
             kept.setdefault(root, []).append(line)
-    if not kept:
+    return kept
+
+
+def _adopted_meanwhile(
+    db: Dialect, made: Sequence[UUID], kept: Mapping[UUID, Sequence[Line]]
+) -> list[UUID]:
+    # A stream that had to be made may belong to a tree whose adoption has committed since its
+    # root was read. Now that its row is locked, the root can be read for good.
+    if not made:
         return []
-    ends = _advance(db, {root: len(found) for root, found in kept.items()})
-    recorded = [
-        Recorded(root, ends[root] - len(found) + number, line)
-        for root, found in kept.items()
-        if root in ends
-        for number, line in enumerate(found, start=1)
-    ]
-    insert_lines(db, recorded)
-    return recorded
+    now = _by_root(db, [line for root in made for line in kept[root]])
+    astray = {line.task for root, found in now.items() if root not in made for line in found}
+    moved = [root for root in made if any(line.task in astray for line in kept[root])]
+    if moved:
+        params = {"roots": db.id_list(moved)}
+        db.count(f"DELETE FROM cq_stream WHERE root {db.ids('roots')}", params)
+    return moved
 
 
 def _current_roots(db: Dialect, lines: Sequence[Line]) -> dict[tuple[UUID, UUID], UUID]:
@@ -180,6 +215,8 @@ _LINE = {
 
 def insert_lines(db: Dialect, recorded: Sequence[Recorded]) -> None:
     """Insert lines whose numbers are settled."""
+    if not recorded:
+        return
     rows = [
         {
             "root": item.root.hex,
@@ -187,7 +224,8 @@ def insert_lines(db: Dialect, recorded: Sequence[Recorded]) -> None:
             "task": item.line.task.hex,
             "attempt": item.line.attempt,
             "func_name": item.line.func_name,
-            "level": item.line.level,
+            # Python takes any number for a level, the column does not.
+            "level": max(-LARGEST_LEVEL, min(item.line.level, LARGEST_LEVEL)),
             "message": item.line.message,
             "at": db.moment(item.line.at),
         }
@@ -201,20 +239,46 @@ def insert_lines(db: Dialect, recorded: Sequence[Recorded]) -> None:
     )
 
 
-def move_record(db: Dialect, source: UUID, target: UUID) -> None:
-    """Append the lines of one tree to another's record: the source was adopted into it."""
-    params = {"source": source.hex, "target": target.hex}
-    taken = db.run("DELETE FROM cq_stream WHERE root = %(source)s RETURNING seq", params)
-    if not taken or not taken[0][0]:
+def move_records(
+    db: Dialect, adopted: Mapping[UUID, UUID], also: Iterable[UUID] = ()
+) -> None:
+    """
+    Append the lines of each adopted tree to the record of its new root, in their order.
+
+    Every stream that the transaction is going to change is locked here, in the order in
+    which all lock them. Expects the rows of the adopted trees to be locked.
+    """
+    roots = sorted({*adopted, *adopted.values(), *also})
+    if db.is_postgres:
+        db.run(
+            f"SELECT 1 FROM cq_stream WHERE root {db.ids('roots')} ORDER BY root FOR UPDATE",
+            {"roots": db.id_list(roots)},
+        )
+    for source, target in sorted(adopted.items()):
+        _move_record(db, {"source": source.hex, "target": target.hex})
+
+
+def _move_record(db: Dialect, params: dict[str, str]) -> None:
+    db.count("UPDATE cq_progress SET root = %(target)s WHERE root = %(source)s", params)
+    # Made first where it is not there: whoever is about to make it with a first line has to
+    # come before this, or finds the new root after it.
+    lines = db.run(
+        """INSERT INTO cq_stream AS s (root, seq, open, tree_open) VALUES (%(source)s, 0, false, 0)
+        ON CONFLICT (root) DO UPDATE SET open = false RETURNING seq""",
+        params,
+    )[0][0]
+    db.count("DELETE FROM cq_stream WHERE root = %(source)s", params)
+    if not lines:
         return
-    rows = db.run(
+    end = db.run(
         """INSERT INTO cq_stream AS s (root, seq, open, tree_open)
         VALUES (%(target)s, %(n)s, true, 1)
         ON CONFLICT (root) DO UPDATE SET seq = s.seq + excluded.seq
-        RETURNING seq - %(n)s""",
-        {**params, "n": taken[0][0]},
-    )
+        RETURNING seq""",
+        {**params, "n": lines},
+    )[0][0]
     db.count(
-        "UPDATE cq_logline SET root = %(target)s, seq = seq + %(offset)s WHERE root = %(source)s",
-        {**params, "offset": rows[0][0]},
+        "UPDATE cq_logline SET root = %(target)s, seq = seq + %(offset)s "
+        "WHERE root = %(source)s",
+        {**params, "offset": end - lines},
     )

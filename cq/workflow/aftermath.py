@@ -17,7 +17,7 @@ from django.db import transaction
 
 from cq.definition.status import TERMINAL
 from cq.models.sql import Dialect, database
-from cq.models.streams import Recorded, TreeChange, count_open
+from cq.models.streams import Recorded, TreeChange, count_open, move_records
 from cq.models.transitions import Inserted, Moved
 from cq.progress import publisher
 from cq.transport import dispatcher
@@ -32,16 +32,23 @@ class Aftermath:
     over: list[UUID] = field(default_factory=list)
     trees: dict[UUID, TreeChange] = field(default_factory=dict)
     recorded: list[Recorded] = field(default_factory=list)
+    adopted: dict[UUID, UUID] = field(default_factory=dict)
+    """Trees that became part of others: from the old root to the new one."""
 
     def ring(self, queue: str, ids: Iterable[UUID]) -> None:
         """Some tasks of a queue became claimable."""
         self.bells.setdefault(queue, []).extend(ids)
 
     def inserted(self, rows: Iterable[Inserted]) -> None:
-        """New rows; those that are due now need a bell."""
+        """New rows that wait for a worker; one whose time is to come sets a worker's timer."""
+        first: dict[str, Inserted] = {}
         for row in rows:
             if row.is_due:
                 self.ring(row.queue, [row.id])
+            elif row.queue not in first or row.run_at < first[row.queue].run_at:
+                first[row.queue] = row
+        for queue, row in first.items():
+            self.ring(queue, [row.id])
 
     def tree(self, root: UUID) -> TreeChange:
         """The change of one tree's number of open tasks."""
@@ -60,8 +67,15 @@ class Aftermath:
         change.base = base
         change.grows = True
 
+    def move_records(self, db: Dialect) -> None:
+        """Append the records of adopted trees to their new ones; before any other stream."""
+        if self.adopted:
+            move_records(db, self.adopted, also=self.trees)
+            self.adopted = {}
+
     def count(self, db: Dialect) -> None:
         """Write the streams: the last statements of the transaction."""
+        self.move_records(db)
         self.over += count_open(db, self.trees)
         self.trees = {}
 

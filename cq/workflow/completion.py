@@ -9,6 +9,7 @@ A batch that the database refuses is halved until the culprit is alone.
 
 import json
 import logging
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from uuid import UUID
@@ -21,6 +22,7 @@ from cq.definition.outcome import Crashed, Failed, Outcome, Retrying, Succeeded
 from cq.definition.signature import NewTask
 from cq.definition.status import TERMINAL, Status
 from cq.errors import CQError
+from cq.models.queries import statuses_behind
 from cq.models.sql import Dialect
 from cq.models.streams import Line, append
 from cq.models.transitions import (
@@ -36,8 +38,10 @@ from cq.workflow.settle import settle
 from cq.workflow.subtasks import adopt
 from cq.workflow.transaction import (
     engine_transaction,
+    is_busy,
     is_conflict,
     is_connection_loss,
+    is_lock_timeout,
     repeated,
 )
 
@@ -57,42 +61,82 @@ class Completion:
     lines: list[Line] = field(default_factory=list)
 
 
+@dataclass(slots=True)
+class Written:
+    """What became of a batch: the statuses that resulted, and what could not be written now."""
+
+    statuses: dict[UUID, Status] = field(default_factory=dict)
+    held_up: list[tuple[Completion, Exception]] = field(default_factory=list)
+
+
 def complete(batch: Sequence[Completion]) -> dict[UUID, Status]:
     """
     Write ended attempts and everything that follows; return the statuses that resulted.
 
-    An attempt that is missing from the answer was void. Commits before it returns. Safe
-    to call again after a lost connection: the tokens of what did commit are used up.
-    Raises what the database raises when it is gone.
+    An attempt that is missing from the answer was void. Commits before it returns. Raises
+    what the database raises, after everything that could be written has been. Safe to call
+    again then, and after a lost connection: what had been written is told once more.
     """
-    try:
-        return repeated(lambda: _complete_all(batch))
-    except (DatabaseError, CQError, ValueError, TypeError) as problem:
-        if is_connection_loss(problem):
-            raise
-        if len(batch) > 1:
-            half = len(batch) // 2
-            return {**complete(batch[:half]), **complete(batch[half:])}
-        return _complete_culprit(batch[0], problem)
+    written = complete_each(batch)
+    if written.held_up:
+        raise written.held_up[0][1]
+    return written.statuses
+
+
+def complete_each(batch: Sequence[Completion]) -> Written:
+    """
+    The same, but what a lock or a full disk holds up is returned instead of raised.
+
+    The database's refusal of a batch is answered by halving it, level by level, so that a
+    culprit keeps up the others for as short as can be. A lost connection is raised.
+    """
+    written = Written()
+    parts = deque([list(batch)])
+    while parts:
+        part = parts.popleft()
+        try:
+            written.statuses |= _complete_all(part)
+        except (DatabaseError, CQError, ValueError, TypeError) as problem:
+            if is_connection_loss(problem) or is_busy(problem):
+                raise
+            if len(part) > 1:
+                half = len(part) // 2
+                parts += [part[:half], part[half:]]
+            elif _is_lasting(problem):
+                written.statuses |= _fail_culprit(part[0], problem)
+            else:
+                written.held_up.append((part[0], problem))
+    return written
 
 
 def _complete_all(batch: Sequence[Completion]) -> dict[UUID, Status]:
-    with engine_transaction(lock_timeout_ms=LOCK_TIMEOUT_MS) as db:
-        moved = write(db, batch)
-    return {row.id: row.status for row in moved}
+    def work() -> dict[UUID, Status]:
+        with engine_transaction(lock_timeout_ms=LOCK_TIMEOUT_MS) as db:
+            moved = write(db, batch)
+            statuses = {row.id: row.status for row in moved}
+            left = [item.claimed for item in batch if item.claimed.id not in statuses]
+            # A commit whose answer was lost: these were written by an earlier call.
+            return statuses | statuses_behind(db, {claimed.id: claimed.token for claimed in left})
+
+    return repeated(work, unless=is_lock_timeout)
 
 
-def _complete_culprit(item: Completion, problem: Exception) -> dict[UUID, Status]:
-    # Data that cannot be stored never can be: the task fails, with plain text only. What
-    # lost a race for a lock is left to the caller, who tries again later.
-    permanent = isinstance(problem, DataError | IntegrityError | CQError | ValueError | TypeError)
-    if is_conflict(problem) or not permanent or isinstance(item.outcome, Failed):
-        raise problem
+def _is_lasting(problem: Exception) -> bool:
+    return not is_conflict(problem) and isinstance(
+        problem, DataError | IntegrityError | CQError | ValueError | TypeError
+    )
+
+
+def _fail_culprit(item: Completion, problem: Exception) -> dict[UUID, Status]:
+    # Data that cannot be stored now never can be: the task fails, and says why.
     logger.error("What %s came to cannot be stored: %s", item.claimed.func_name, problem)
-    error = describe_exception(problem, conf.current().max_error_bytes)
-    item.outcome = Failed(error=error)
-    item.lines = []
-    return repeated(lambda: _complete_all([item]))
+    item.outcome = Failed(error=describe_exception(problem, conf.current().max_error_bytes))
+    try:
+        return _complete_all([item])
+    except (DataError, IntegrityError, ValueError, TypeError):
+        logger.error("Nor can its last %d log lines.", len(item.lines))
+        item.lines = []
+        return _complete_all([item])
 
 
 def write(db: Dialect, batch: Sequence[Completion]) -> list[Moved]:
@@ -123,6 +167,7 @@ def write(db: Dialect, batch: Sequence[Completion]) -> list[Moved]:
             aftermath.moved.append(row)
     settle(db, [row for row in moved if row.status in TERMINAL], aftermath, children)
     lines = [line for item in batch if item.claimed.id in by_id for line in item.lines]
+    aftermath.move_records(db)
     if lines:
         aftermath.recorded = append(db, lines)
     aftermath.count(db)
@@ -142,7 +187,7 @@ def _ending(item: Completion) -> Ending:
             id=claimed.id,
             token=claimed.token,
             status=Status.WAITING if waits else Status.SUCCESS,
-            result=None if waits or outcome.result is None else json.dumps(outcome.result),
+            result=None if outcome.result is None else json.dumps(outcome.result),
             stores_result=item.stores_result,
             # Held open by one until the adopted tree has been counted.
             children=own + (1 if adopted else 0),
@@ -178,41 +223,58 @@ def _spawn(
     by_id: dict[UUID, Moved],
     aftermath: Aftermath,
 ) -> list[tuple[int, EndedChild]]:
-    plans: list[NewTask] = []
+    """Insert what the bodies planned and adopt what they returned; say how parents count it."""
+    plans: list[tuple[Moved, NewTask]] = []
     counts: list[tuple[int, EndedChild]] = []
     for item in batch:
         row, outcome = by_id.get(item.claimed.id), item.outcome
         if row is None or not isinstance(outcome, Succeeded):
             continue
-        for plan in outcome.children:
-            _place(plan, row, counts)
-        if outcome.children:
-            plans += outcome.children
-            aftermath.grown(row.root_uuid, len(outcome.children))
+        plans += [(row, _placed(plan, row)) for plan in outcome.children]
         if outcome.adopts is not None and not any(
             plan.id == outcome.adopts for plan in outcome.children
         ):
             counts += _adopt(db, row, outcome.adopts, aftermath)
-    if plans:
-        aftermath.inserted(
-            row for row in insert(db, plans) if row.id in {p.id for p in plans if _starts(p)}
-        )
+    merged = _insert(db, [plan for _, plan in plans], aftermath) if plans else set()
+    for row, plan in plans:
+        if plan.id not in merged:
+            aftermath.grown(row.root_uuid, 1)
+        if plan.parent == row.id and plan.id in merged:
+            counts.append((plan.depth, EndedChild(plan.id, row.id)))
+        elif plan.parent not in (row.id, None) and plan.id not in merged:
+            counts.append((plan.depth, EndedChild(plan.id, plan.parent, count=-1)))
     return counts
 
 
-def _place(plan: NewTask, row: Moved, counts: list[tuple[int, EndedChild]]) -> None:
+def _placed(plan: NewTask, row: Moved) -> NewTask:
     plan.root = row.root_uuid
     if plan.parent == row.id:
         plan.depth = row.depth + 1
     else:
         # Chained behind the task itself: a sibling, for which the same parent waits.
         plan.parent, plan.depth = row.parent, row.depth
-        if row.parent is not None:
-            counts.append((row.depth, EndedChild(plan.id, row.parent, count=-1)))
+    return plan
 
 
-def _starts(plan: NewTask) -> bool:
-    return plan.status is Status.QUEUED
+def _insert(db: Dialect, plans: Sequence[NewTask], aftermath: Aftermath) -> set[UUID]:
+    """Insert the plans; return those that are not made, since an equal task is waiting already."""
+    left, merged = list(plans), set[UUID]()
+    coalesce = any(plan.unique_key for plan in plans)
+    while left:
+        later = {plan.id for plan in left} if coalesce else set()
+        ready = [plan for plan in left if plan.previous not in later]
+        wanted = [plan for plan in ready if plan.previous not in merged]
+        # Keys in one order for everybody, so that two batches cannot wait for each other.
+        rows = insert(db, sorted(wanted, key=lambda plan: plan.unique_key or ""))
+        made = {row.id for row in rows}
+        for plan in ready:
+            if plan.id not in made:
+                merged.add(plan.id)
+                logger.info("A planned %s is not made: an equal one waits.", plan.func_name)
+        queued = {plan.id for plan in wanted if plan.status is Status.QUEUED}
+        aftermath.inserted(row for row in rows if row.id in queued)
+        left = [plan for plan in left if plan.previous in later]
+    return merged
 
 
 def _adopt(

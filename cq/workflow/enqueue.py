@@ -76,13 +76,12 @@ def _insert_related(tasks: Sequence[NewTask]) -> list[Task]:
     ordered = sorted(tasks, key=lambda task: (task.unique_key or "", task.id))
     with engine_transaction() as db:
         aftermath = Aftermath()
-        relatives = lock_relatives(
-            db, {id for task in ordered for id in (task.parent, task.previous) if id}
-        )
+        relatives = _lock_family(db, ordered)
         for task in ordered:
             attach(task, relatives)
         made: dict[UUID, Task] = {}
         inserted: list[NewTask] = []
+        queued: list[Inserted] = []
         for task, row in _insert_unique(db, ordered):
             if isinstance(row, Task):
                 made[task.id] = row
@@ -90,7 +89,8 @@ def _insert_related(tasks: Sequence[NewTask]) -> list[Task]:
                 made[task.id] = _row(task, row)
                 inserted.append(task)
                 if task.status is Status.QUEUED:
-                    aftermath.inserted([row])
+                    queued.append(row)
+        aftermath.inserted(queued)
         for relative in relatives.values():
             ring_if_passed_over(relative, aftermath)
         follow(db, inserted, relatives, aftermath)
@@ -125,18 +125,35 @@ def _insert_unique(db: Dialect, tasks: Sequence[NewTask]) -> list[tuple[NewTask,
     )
 
 
+def _lock_family(db: Dialect, tasks: Sequence[NewTask]) -> dict[UUID, Relative]:
+    """Lock parents, predecessors, and the parents that a link will share with its predecessor."""
+    previous = {task.previous for task in tasks if task.previous}
+    wanted = previous | {task.parent for task in tasks if task.parent}
+    while True:
+        relatives = lock_relatives(db, wanted)
+        shared = {relatives[id].parent for id in previous if id in relatives}
+        missing = {id for id in shared if id is not None} - wanted
+        if not missing:
+            return relatives
+        wanted |= missing
+
+
 def attach(task: NewTask, relatives: dict[UUID, Relative]) -> None:
     """Give a plan the tree, depth and status that its parent or predecessor implies."""
     previous = _relative(task, "previous", task.previous, relatives)
-    if task.parent is None and previous is not None:
-        task.parent = previous.parent
-    parent = relatives.get(task.parent) if task.parent else None
-    if task.parent is not None and parent is None and previous is None:
-        _relative(task, "parent", task.parent, relatives)
-    if parent is not None:
-        task.root, task.depth = parent.root_uuid, parent.depth + 1
-    elif previous is not None:
+    parent = _relative(task, "parent", task.parent, relatives)
+    shared = relatives.get(previous.parent) if previous and previous.parent else None
+    if previous is not None and parent in (None, shared):
+        # The parent that waits for the predecessor waits for its link as well, if it still does.
+        task.parent = shared.id if shared is not None and not shared.is_terminal else None
         task.root, task.depth = previous.root_uuid, previous.depth
+    elif parent is not None:
+        if parent.is_terminal:
+            raise InvalidOption(
+                f"{task.func_name!r} was to be a subtask of task {parent.id}, which is "
+                f"{parent.status.label} already. Add it while the parent is open, or chain it."
+            )
+        task.root, task.depth = parent.root_uuid, parent.depth + 1
     if previous is not None:
         task.status = Status.PENDING
     if task.depth >= conf.current().max_depth:
@@ -183,13 +200,12 @@ def follow(
         if task.parent is not None:
             growth[task.parent] = growth.get(task.parent, 0) + 1
         if task.root is not None:
-            relative = relatives.get(task.previous or task.parent or task.root)
+            relative = relatives.get(task.parent or task.previous or task.root)
             alone = relative is not None and relative.root is None and relative.is_terminal
             aftermath.grown(task.root, 1, base=0 if alone else 1)
     for parent in sorted(growth):
         db.count(
-            "UPDATE cq_task SET children_open = children_open + %(n)s WHERE id = %(id)s "
-            "AND status IN ('P', 'Q', 'R', 'Y', 'W')",
+            "UPDATE cq_task SET children_open = children_open + %(n)s WHERE id = %(id)s",
             {"id": parent.hex, "n": growth[parent]},
         )
     previous = {task.previous for task in tasks if task.previous}

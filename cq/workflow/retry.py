@@ -5,88 +5,194 @@ The history stays: children of the earlier generation keep their rows and count 
 and so do the errors of earlier attempts. Budgets start afresh.
 """
 
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from uuid import UUID
 
 from django.db import connections, transaction
 
-from cq.definition.status import ERROR
+from cq.definition.status import ERROR, Status
 from cq.errors import IllegalTransition
-from cq.models.queries import database, lock_relatives, open_family
-from cq.models.sql import dialect
+from cq.models.queries import (
+    Relative,
+    database,
+    holder_of_lost_key,
+    lock_relatives,
+    lock_tree,
+    open_family,
+    revoked_links,
+    rows_by_id,
+)
+from cq.models.sql import Dialect
 from cq.models.task import Task
-from cq.models.transitions import Moved, hold_again, run_again
+from cq.models.transitions import (
+    PREDECESSOR_FAILED,
+    Moved,
+    hold_again,
+    run_again,
+    wait_again,
+)
 from cq.progress import publisher
 from cq.workflow.aftermath import Aftermath
 from cq.workflow.transaction import engine_transaction, repeated
+
+_RETRIED = frozenset({Status.FAILURE, Status.LOST, Status.REVOKED})
 
 
 def retry(task: Task | UUID) -> None:
     """
     Queue a failed, incomplete, lost or revoked root again.
 
-    Raises IllegalTransition for any other status, for a child (retry its root), and
-    while a descendant is still open. Inside an atomic block it takes effect after the
-    commit.
+    Raises IllegalTransition for any other status, for a child (retry its root), while a
+    descendant is still open, and when a newer task has taken its unique key. Inside an
+    atomic block it takes effect after the commit.
     """
+    _after_commit(task, _run_again)
+
+
+def retry_failed(task: Task | UUID) -> None:
+    """
+    Queue again only what failed below an Incomplete root, which waits for it once more.
+
+    Failed, lost and revoked descendants run with fresh budgets, links that were revoked
+    behind them are held again, and what has succeeded keeps its result. Raises
+    IllegalTransition like `retry`, and for a root that is not Incomplete.
+    """
+    _after_commit(task, _run_failed_again)
+
+
+def _after_commit(task: Task | UUID, work: Callable[[UUID], None]) -> None:
     id = task if isinstance(task, UUID) else task.id
     alias = database()
     if connections[alias].in_atomic_block:
-        transaction.on_commit(partial(_retry_now, id), using=alias)
+        transaction.on_commit(partial(repeated, partial(work, id)), using=alias)
         return
-    _retry_now(id)
+    repeated(partial(work, id))
     if isinstance(task, Task):
         task.refresh_from_db()
-
-
-def _retry_now(id: UUID) -> None:
-    repeated(partial(_run_again, id))
 
 
 def _run_again(id: UUID) -> None:
     with engine_transaction() as db:
         row = lock_relatives(db, [id]).get(id)
-        if row is None or row.status not in ERROR:
-            state = row.status.label if row else "gone"
+        _refuse_unless(db, id, row, ERROR, "a Failure, Incomplete, Lost or Revoked task")
+        holder = holder_of_lost_key(db, id)
+        if holder is not None:
             raise IllegalTransition(
-                f"Task {id} is {state} and cannot be retried. Only a Failure, Incomplete, Lost "
-                "or Revoked task can.",
+                f"Task {id} cannot be retried: task {holder} has its unique key by now. Wait for "
+                "that one, or revoke it first.",
                 task_id=id,
+                holder=holder,
             )
-        if row.parent is not None:
-            raise IllegalTransition(
-                f"Task {id} is a subtask and cannot be retried by itself. Retry its root "
-                f"{row.root_uuid}.",
-                task_id=id,
-            )
-        open_rows = [other for other, _ in open_family(db, id) if other != id]
-        if open_rows:
-            raise IllegalTransition(
-                f"Task {id} cannot be retried while {len(open_rows)} of its descendants are "
-                "open. Wait for them, or revoke the task first.",
-                task_id=id,
-            )
-        _revive(id, row.root)
+        aftermath = Aftermath()
+        fresh = run_again(db, [id], ERROR)
+        _ring(aftermath, fresh)
+        while fresh:
+            aftermath.moved += fresh
+            for moved in fresh:
+                aftermath.grown(moved.root_uuid, 1, base=0)
+            fresh = hold_again(db, revoked_links(db, [moved.id for moved in fresh]))
+        _tell(db, aftermath)
 
 
-def _revive(id: UUID, root: UUID | None) -> None:
-    db = dialect()
-    aftermath = Aftermath()
-    moved = run_again(db, [id], ERROR)
-    aftermath.moved += moved
-    for row in moved:
+def _run_failed_again(id: UUID) -> None:
+    with engine_transaction() as db:
+        found = rows_by_id([id]).get(id)
+        members = lock_tree(db, found.root_uuid) if found else {}
+        _refuse_unless(db, id, members.get(id), {Status.INCOMPLETE}, "an Incomplete task")
+        again, waiting = _failed_below(members, id)
+        if not again:
+            raise IllegalTransition(
+                f"Nothing below task {id} can be retried by itself. Retry the whole task.",
+                task_id=id,
+            )
+        held = _links_behind(members, {*again, *waiting})
+        for link in held:
+            if members[link].parent in waiting:
+                waiting[members[link].parent] += 1  # type: ignore[index]
+        aftermath = Aftermath()
+        queued = run_again(db, again, _RETRIED)
+        _ring(aftermath, queued)
+        aftermath.moved += [*wait_again(db, waiting), *queued, *hold_again(db, held)]
+        aftermath.grown(members[id].root_uuid, len(aftermath.moved), base=0)
+        _tell(db, aftermath)
+
+
+def _refuse_unless(
+    db: Dialect, id: UUID, row: Relative | None, sources: Iterable[Status], wanted: str
+) -> None:
+    if row is None or row.status not in sources:
+        state = row.status.label if row else "gone"
+        raise IllegalTransition(
+            f"Task {id} is {state} and cannot be retried so. Only {wanted} can.", task_id=id
+        )
+    if row.parent is not None:
+        raise IllegalTransition(
+            f"Task {id} is a subtask and cannot be retried by itself. Retry its root "
+            f"{row.root_uuid}.",
+            task_id=id,
+        )
+    open_rows = [other for other, _ in open_family(db, id) if other != id]
+    if open_rows:
+        raise IllegalTransition(
+            f"Task {id} cannot be retried while {len(open_rows)} of its descendants are "
+            "open. Wait for them, or revoke the task first.",
+            task_id=id,
+        )
+
+
+def _failed_below(
+    members: Mapping[UUID, Relative], top: UUID
+) -> tuple[list[UUID], dict[UUID, int]]:
+    """What is to run again, and the Incomplete tasks above it, each with how many it awaits."""
+    below: dict[UUID, list[Relative]] = {}
+    for row in members.values():
+        # Those that are older than their parent's present run belong to an earlier one.
+        parent = members.get(row.parent) if row.parent else None
+        if parent is not None and row.submitted >= parent.submitted:
+            below.setdefault(parent.id, []).append(row)
+    again: list[UUID] = []
+    waiting: dict[UUID, int] = {}
+    level = [top]
+    while level:
+        children = [child for parent in level for child in below.get(parent, ())]
+        waiting.update(dict.fromkeys(level, 0))
+        level = [child.id for child in children if child.status is Status.INCOMPLETE]
+        again += [child.id for child in children if _is_retried(child)]
+    for id in [*again, *sorted(waiting, key=lambda id: -members[id].depth)]:
+        above = members[id].parent
+        if waiting.get(id) == 0:
+            # Nothing of what made it Incomplete is here any more.
+            del waiting[id]
+        elif id != top and above is not None:
+            waiting[above] += 1
+    return again, waiting
+
+
+def _is_retried(row: Relative) -> bool:
+    return row.status in _RETRIED and row.error != PREDECESSOR_FAILED
+
+
+def _links_behind(members: Mapping[UUID, Relative], revived: set[UUID]) -> list[UUID]:
+    links = [
+        row
+        for row in members.values()
+        if row.status is Status.REVOKED and row.error == PREDECESSOR_FAILED
+    ]
+    held: list[UUID] = []
+    while fresh := [row.id for row in links if row.previous in revived and row.id not in revived]:
+        held += fresh
+        revived |= set(fresh)
+    return held
+
+
+def _ring(aftermath: Aftermath, queued: Iterable[Moved]) -> None:
+    for row in queued:
         aftermath.ring(row.queue, [row.id])
-        _reopen(aftermath, row)
-    fresh = moved
-    while fresh:
-        fresh = hold_again(db, [row.id for row in fresh])
-        aftermath.moved += fresh
-        for row in fresh:
-            _reopen(aftermath, row)
+
+
+def _tell(db: Dialect, aftermath: Aftermath) -> None:
     aftermath.count(db)
     aftermath.tell_after_commit()
-    transaction.on_commit(partial(publisher.nudge, (root or id).hex), using=database(), robust=True)
-
-
-def _reopen(aftermath: Aftermath, row: Moved) -> None:
-    aftermath.grown(row.root_uuid, 1, base=0)
+    for root in {row.root_uuid.hex for row in aftermath.moved}:
+        transaction.on_commit(partial(publisher.nudge, root), using=database(), robust=True)

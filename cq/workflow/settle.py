@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from cq import conf
 from cq.definition.ids import uuid7
 from cq.definition.payload import JSON
+from cq.definition.registry import find
 from cq.definition.signature import NewTask
 from cq.definition.status import Status
 from cq.models.queries import Relative
@@ -21,6 +22,7 @@ from cq.models.transitions import (
     PREDECESSOR_FAILED,
     EndedChild,
     Moved,
+    forget_results,
     insert,
     release_successors,
     settle_parents,
@@ -65,6 +67,13 @@ def settle(
                 success_ttl=settings.success_ttl,
                 failure_ttl=settings.failure_ttl,
             )
+            forget_results(db, [row.id for row in fresh if not _stores_result(row)])
+
+
+def _stores_result(row: Moved) -> bool:
+    # A waiting task keeps its result for those behind it, whatever its function stores.
+    function = find(row.func_name)
+    return function is None or function.options.store_result
 
 
 def _note(

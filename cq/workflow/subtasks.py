@@ -6,6 +6,7 @@ are the two other ways to get a child: adding one to a committed task from outsi
 adopting the tree of a task that the body delayed and then returned.
 """
 
+from collections.abc import Iterable
 from typing import Any
 from uuid import UUID
 
@@ -13,13 +14,13 @@ from cq import conf
 from cq.definition.link import plan_subtask
 from cq.definition.status import Status
 from cq.errors import InvalidOption
-from cq.models.queries import lock_heads, lock_relatives
+from cq.models.queries import Relative, lock_tree, move_tree, rows_by_id
 from cq.models.sql import Dialect
-from cq.models.streams import move_record
 from cq.models.task import Task
-from cq.models.transitions import EndedChild, Moved
+from cq.models.transitions import PREDECESSOR_FAILED, EndedChild, Moved
 from cq.workflow.aftermath import Aftermath
-from cq.workflow.enqueue import insert_new
+from cq.workflow.enqueue import insert_new, ring_if_passed_over
+from cq.workflow.settle import ERRORBACK_TASK
 
 
 def subtask(task: Task, fn: Any, *args: Any, **kwargs: Any) -> Task:
@@ -44,45 +45,48 @@ def adopt(
     ended already. The rows are locked, so none of them ends unseen. A child that
     belongs to another parent is refused.
     """
-    row = lock_relatives(db, [child]).get(child)
-    if row is None:
+    found = rows_by_id([child]).get(child)
+    if found is None:
         raise InvalidOption(
             f"The body returned task {child}, which does not exist. Return a task that was "
             "delayed in the same transaction or committed before."
         )
-    if row.parent == parent.id:
+    if found.parent_id == parent.id:
         return 0, []
-    if row.root_uuid == parent.root_uuid or row.parent is not None:
+    members = {} if found.root_uuid == parent.root_uuid else lock_tree(db, found.root_uuid)
+    if child not in members or members[child].parent is not None:
         raise InvalidOption(
             f"The body returned task {child}, which belongs to another parent. Return a subtask "
             "of this task, or one that it delayed itself."
         )
-    source, target = row.root_uuid, parent.root_uuid
-    heads = lock_heads(db, source)
-    params = {"source": source.hex, "target": target.hex, "parent": parent.id.hex}
-    opened = db.run(
-        """SELECT count(*) FROM cq_task WHERE (id = %(source)s OR root_id = %(source)s)
-        AND status IN ('P', 'Q', 'R', 'Y', 'W')""",
-        params,
-    )[0][0]
-    db.count(
-        """UPDATE cq_task SET root_id = %(target)s, depth = depth + %(deeper)s,
-            parent_id = CASE WHEN parent_id IS NULL THEN %(parent)s ELSE parent_id END
-        WHERE id = %(source)s OR root_id = %(source)s""",
-        {**params, "deeper": parent.depth + 1},
-    )
-    move_record(db, source, target)
-    if opened:
-        aftermath.grown(target, opened)
-    ended = [
-        EndedChild(
-            head.id,
-            parent.id,
-            head.status is not Status.SUCCESS,
-            head.error,
-            head.result if head.status is Status.SUCCESS else None,
+    _refuse_too_deep(parent, members.values())
+    heads = [row for row in members.values() if _is_head(row)]
+    move_tree(db, members, [row.id for row in heads], parent.id, parent.root_uuid, parent.depth + 1)
+    aftermath.adopted[found.root_uuid] = parent.root_uuid
+    still_open = [row for row in members.values() if not row.is_terminal]
+    if still_open:
+        aftermath.grown(parent.root_uuid, len(still_open))
+    for row in still_open:
+        ring_if_passed_over(row, aftermath)
+    return len(heads), [_ended(parent, row) for row in heads if row.is_terminal]
+
+
+def _is_head(row: Relative) -> bool:
+    # Nobody waits for errorbacks; they only share the tree.
+    return row.parent is None and row.func_name != ERRORBACK_TASK
+
+
+def _refuse_too_deep(parent: Moved, rows: Iterable[Relative]) -> None:
+    deepest = parent.depth + 1 + max(row.depth for row in rows)
+    limit = conf.current().max_depth
+    if deepest >= limit:
+        raise InvalidOption(
+            f"The body returned a task whose tree would reach {deepest} levels below its root, "
+            f"and CQ['MAX_DEPTH'] is {limit}. Build wider trees, or chain instead of nesting."
         )
-        for head in heads
-        if head.is_terminal
-    ]
-    return len(heads), ended
+
+
+def _ended(parent: Moved, row: Relative) -> EndedChild:
+    is_good = row.status is Status.SUCCESS
+    error = None if row.error == PREDECESSOR_FAILED else row.error
+    return EndedChild(row.id, parent.id, not is_good, error, row.result if is_good else None)

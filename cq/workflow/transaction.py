@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from typing import Any, TypeVar
 
 from django.db import (
+    IntegrityError,
     InterfaceError,
     InternalError,
     OperationalError,
@@ -27,6 +28,8 @@ T = TypeVar("T")
 logger = logging.getLogger("cq.workflow")
 
 _RETRYABLE_STATES = ("40001", "40P01", "55P03")
+_LOCK_TIMEOUT = "55P03"
+_KEY_CONSTRAINT = "cq_task_unique_"
 _LOST_STATES = ("57P01", "57P02", "57P03", "08000", "08003", "08006", "08001", "08004")
 _ATTEMPTS = 6
 _READ_COMMITTED = 2
@@ -115,10 +118,26 @@ class _LateBegin:
 
 def is_conflict(error: BaseException) -> bool:
     """Whether the same statements may well succeed when they are run again."""
+    if isinstance(error, IntegrityError):
+        # Somebody took the unique key between the look at it and the write; now it is seen.
+        return _KEY_CONSTRAINT in str(error)
     if not isinstance(error, OperationalError | InternalError):
         return False
-    state = getattr(error.__cause__, "sqlstate", None)
-    return state in _RETRYABLE_STATES or "database is locked" in str(error)
+    return _state(error) in _RETRYABLE_STATES or is_busy(error)
+
+
+def is_lock_timeout(error: BaseException) -> bool:
+    """Whether somebody held a row for longer than the transaction may wait (PostgreSQL)."""
+    return isinstance(error, OperationalError) and _state(error) == _LOCK_TIMEOUT
+
+
+def is_busy(error: BaseException) -> bool:
+    """Whether somebody held the one write lock for too long (SQLite)."""
+    return isinstance(error, OperationalError) and "database is locked" in str(error)
+
+
+def _state(error: BaseException) -> str | None:
+    return getattr(error.__cause__, "sqlstate", None)
 
 
 def is_connection_loss(error: BaseException) -> bool:
@@ -127,25 +146,31 @@ def is_connection_loss(error: BaseException) -> bool:
         return True
     if not isinstance(error, OperationalError):
         return False
-    cause = error.__cause__
-    state = getattr(cause, "sqlstate", None)
+    cause, state = error.__cause__, _state(error)
     return state in _LOST_STATES or (
         state is None and cause is not None and type(cause).__module__.startswith("psycopg")
     )
 
 
-def repeated(work: Callable[[], T], *, attempts: int = _ATTEMPTS) -> T:
+def repeated(
+    work: Callable[[], T],
+    *,
+    attempts: int = _ATTEMPTS,
+    unless: Callable[[BaseException], bool] = lambda error: False,
+) -> T:
     """
     Run a transaction again, with a jittered back-off, when the database asks for it.
 
-    Inside somebody's open transaction nothing is repeated: its snapshot is theirs.
+    Inside somebody's open transaction nothing is repeated: its snapshot is theirs. What
+    `unless` says yes to is raised at once.
     """
     connection = connections[database()]
     for attempt in range(1, attempts + 1):
         try:
             return work()
-        except (OperationalError, InternalError) as error:
-            if connection.in_atomic_block or attempt == attempts or not is_conflict(error):
+        except (OperationalError, InternalError, IntegrityError) as error:
+            last = attempt == attempts or connection.in_atomic_block
+            if last or not is_conflict(error) or unless(error):
                 raise
             logger.debug("Transaction repeated after: %s", error)
             _pause.wait(random.uniform(0, 0.01 * 2**attempt))

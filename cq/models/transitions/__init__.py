@@ -19,8 +19,19 @@ from cq.models.transitions.claim import (
 from cq.models.transitions.end import Ending, end_attempts, end_from
 from cq.models.transitions.insert import Inserted, insert
 from cq.models.transitions.moved import PREDECESSOR_FAILED, REVOKED_BY_HAND, Moved
-from cq.models.transitions.revive import hold_again, put_back, queue_pending, run_again
-from cq.models.transitions.settle import EndedChild, release_successors, settle_parents
+from cq.models.transitions.revive import (
+    hold_again,
+    put_back,
+    queue_pending,
+    run_again,
+    wait_again,
+)
+from cq.models.transitions.settle import (
+    EndedChild,
+    forget_results,
+    release_successors,
+    settle_parents,
+)
 
 __all__ = [
     "PREDECESSOR_FAILED",
@@ -35,6 +46,7 @@ __all__ = [
     "claim_one",
     "end_attempts",
     "end_from",
+    "forget_results",
     "hold_again",
     "insert",
     "next_due",
@@ -45,4 +57,5 @@ __all__ = [
     "run_again",
     "settle_parents",
     "unpark",
+    "wait_again",
 ]

@@ -1,5 +1,5 @@
 """
-T5 to T9, T11, T13, T14 and T16: an attempt ends, or a task is ended from outside.
+T5 to T11, T13, T14 and T16: an attempt ends, or a task is ended from outside.
 """
 
 import json
@@ -10,7 +10,15 @@ from uuid import UUID
 from cq.definition.payload import JSON
 from cq.definition.status import Status
 from cq.models.sql import Dialect
-from cq.models.transitions.moved import KEY_TAKEN, MOVED, Moved, after, expiry, moved
+from cq.models.transitions.moved import (
+    MOVED,
+    PREDECESSOR_FAILED,
+    Moved,
+    after,
+    expiry,
+    key_taken,
+    moved,
+)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -35,6 +43,7 @@ _END = {
     "token": "uuid",
     "status": "text",
     "result": "text",
+    "stores": "bool",
     "error": "text",
     "failure": "text",
     "run_at": "time",
@@ -45,33 +54,28 @@ _END = {
 }
 
 
+# A body that returned ends its task only when no child is open: its own, adopted ones, and
+# those that others added meanwhile.
+_RETURNED = "(v.status IN ('S', 'W'))"
+_TARGET = f"""(CASE WHEN NOT {_RETURNED} THEN v.status
+    WHEN t.children_open + v.children > 0 THEN 'W'
+    WHEN t.children_failed > 0 THEN 'I' ELSE 'S' END)"""
+_FINAL = f"({_TARGET} IN ('S', 'F', 'I', 'L'))"
+_RELEASED = "(v.status = 'Q' AND NOT v.crashed)"
+_CHILD_ERROR = """(SELECT min(c.error) FROM cq_task AS c WHERE c.parent_id = t.id
+    AND c.status IN ('F', 'I', 'L', 'E') AND c.error <> %(reason)s)"""
+
+
 def end_attempts(
     db: Dialect, endings: Sequence[Ending], *, success_ttl: int, failure_ttl: int
 ) -> list[Moved]:
     """
     T5 to T11: write what attempts came to, where their claim tokens are still valid.
 
-    An attempt that waits but has no open child is Success at once. The results come
-    back with the rows, also where the function stores none. Expects a transaction.
+    A body that returned is Waiting while a child is open, also one that somebody else
+    added; otherwise it ends at once. The results come back with the rows, also where the
+    function stores none. Expects a transaction.
     """
-    rows = [
-        {
-            "id": ending.id.hex,
-            "token": ending.token.hex,
-            "status": ending.status.value,
-            "result": ending.result if ending.stores_result else None,
-            "error": ending.error,
-            "failure": ending.failure and json.dumps([ending.failure]),
-            "run_at": db.fill_moment(None, ending.delay),
-            "delay": ending.delay,
-            "children": ending.children,
-            "waiting_on": ending.waiting_on and ending.waiting_on.hex,
-            "crashed": ending.crashed,
-        }
-        for ending in endings
-    ]
-    final = "(v.status IN ('S', 'F', 'L'))"
-    released = "(v.status = 'Q' AND NOT v.crashed)"
     append = (
         "t.errors || v.failure::jsonb"
         if db.is_postgres
@@ -79,30 +83,54 @@ def end_attempts(
     )
     sql = f"""
         UPDATE cq_task AS t SET
-            status = v.status,
+            status = {_TARGET},
             claim_token = NULL, done_token = v.token, worker_id = NULL, parked = false,
             children_open = t.children_open + v.children,
             waiting_on = v.waiting_on,
-            result = {db.json("v.result")},
-            error = v.error,
+            result = CASE WHEN v.stores OR {_TARGET} = 'W' THEN {db.json("v.result")} END,
+            error = CASE WHEN {_RETURNED} AND t.children_failed > 0 THEN {_CHILD_ERROR}
+                    ELSE v.error END,
             errors = CASE WHEN v.failure IS NULL THEN t.errors ELSE {append} END,
             retries = t.retries + CASE WHEN v.status = 'Y' THEN 1 ELSE 0 END,
-            releases = t.releases + CASE WHEN {released} THEN 1 ELSE 0 END,
-            attempts = t.attempts - CASE WHEN {released} THEN 1 ELSE 0 END,
+            releases = t.releases + CASE WHEN {_RELEASED} THEN 1 ELSE 0 END,
+            attempts = t.attempts - CASE WHEN {_RELEASED} THEN 1 ELSE 0 END,
             crashes = t.crashes + CASE WHEN v.crashed THEN 1 ELSE 0 END,
             run_at = CASE WHEN v.status = 'Y' THEN {db.later("v.run_at", "COALESCE(v.delay, 0)")}
                      ELSE t.run_at END,
-            unique_key = CASE WHEN v.status IN ('Y', 'Q') AND {KEY_TAKEN} THEN NULL
+            unique_key = CASE WHEN v.status IN ('Y', 'Q') AND {key_taken(db, "ids")} THEN NULL
                          ELSE t.unique_key END,
-            finished = CASE WHEN {final} THEN {db.now} END,
-            result_expiry = {expiry(db, "v.status", final)}
+            finished = CASE WHEN {_FINAL} THEN {db.now} END,
+            result_expiry = {expiry(db, _TARGET, _FINAL)}
         FROM {db.recordset("v", _END)}
         WHERE t.id = v.id AND t.claim_token = v.token AND t.status = 'R'
         {db.returning(MOVED)}
     """
-    params = {"rows": json.dumps(rows), "success_ttl": success_ttl, "failure_ttl": failure_ttl}
+    params = {
+        "rows": json.dumps([_row(db, ending) for ending in endings]),
+        "ids": db.id_list(ending.id for ending in endings),
+        "reason": PREDECESSOR_FAILED,
+        "success_ttl": success_ttl,
+        "failure_ttl": failure_ttl,
+    }
     results = {ending.id: ending.result for ending in endings}
     return [replace(row, result=results[row.id]) for row in moved(db, db.run(sql, params))]
+
+
+def _row(db: Dialect, ending: Ending) -> dict[str, JSON]:
+    return {
+        "id": ending.id.hex,
+        "token": ending.token.hex,
+        "status": ending.status.value,
+        "result": ending.result,
+        "stores": ending.stores_result,
+        "error": ending.error,
+        "failure": json.dumps([ending.failure]) if ending.failure else None,
+        "run_at": db.fill_moment(None, ending.delay),
+        "delay": ending.delay,
+        "children": ending.children,
+        "waiting_on": ending.waiting_on.hex if ending.waiting_on else None,
+        "crashed": ending.crashed,
+    }
 
 
 def end_from(

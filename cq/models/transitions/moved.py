@@ -60,10 +60,24 @@ def moved(db: Dialect, rows: Iterable[Sequence[Any]]) -> list[Moved]:
     ]
 
 
-# A task that waits again must not claim a key that a newer task has taken meanwhile.
-KEY_TAKEN = """(t.unique_key IS NOT NULL AND NOT t.unique_running AND EXISTS (
-    SELECT 1 FROM cq_task AS k WHERE k.func_name = t.func_name AND k.unique_key = t.unique_key
-    AND NOT k.unique_running AND k.status IN ('P', 'Q', 'Y') AND k.id <> t.id))"""
+def key_taken(db: Dialect, ids: str, *, revived: bool = False) -> str:
+    """
+    SQL for "t must come to wait again without its unique key".
+
+    A newer task has taken the key meanwhile, or another of the rows `ids` that this very
+    statement moves is to keep it. A task that coalesces while it runs has held its key all
+    along, unless it is `revived` after its end.
+    """
+    same = (
+        "SELECT 1 FROM cq_task AS k WHERE k.func_name = t.func_name AND k.id <> t.id "
+        "AND k.unique_key = t.unique_key AND k.unique_running = t.unique_running"
+    )
+    waiting = f"EXISTS ({same} AND NOT k.unique_running AND k.status IN ('P', 'Q', 'Y'))"
+    active = f"EXISTS ({same} AND k.unique_running AND k.status IN ('P', 'Q', 'Y', 'R', 'W'))"
+    sibling = f"EXISTS ({same} AND k.id < t.id AND k.id {db.ids(ids)})"
+    if revived:
+        return f"(t.unique_key IS NOT NULL AND ({waiting} OR {active} OR {sibling}))"
+    return f"(t.unique_key IS NOT NULL AND NOT t.unique_running AND ({waiting} OR {sibling}))"
 
 
 def expiry(db: Dialect, status: str, condition: str) -> str:

@@ -2,17 +2,18 @@
 T3 by hand, T10, T17 and T19: a task that stood still becomes claimable.
 """
 
-from collections.abc import Iterable, Sequence
+import json
+from collections.abc import Iterable, Mapping, Sequence
 from uuid import UUID
 
 from cq.definition.status import Status
 from cq.models.sql import Dialect
 from cq.models.transitions.moved import (
-    KEY_TAKEN,
     MOVED,
     PREDECESSOR_FAILED,
     Moved,
     after,
+    key_taken,
     moved,
 )
 
@@ -35,7 +36,7 @@ def put_back(db: Dialect, ids: Sequence[UUID], *, backoff: float) -> list[Moved]
         UPDATE cq_task AS t SET status = 'Q', claim_token = NULL, worker_id = NULL,
             crashes = t.crashes + 1,
             run_at = {after(db, "(%(backoff)s * t.crashes)")},
-            unique_key = CASE WHEN {KEY_TAKEN} THEN NULL ELSE t.unique_key END
+            unique_key = CASE WHEN {key_taken(db, "ids")} THEN NULL ELSE t.unique_key END
         WHERE t.id {db.ids("ids")} AND t.status = 'R'
         {db.returning(MOVED)}
     """
@@ -43,12 +44,20 @@ def put_back(db: Dialect, ids: Sequence[UUID], *, backoff: float) -> list[Moved]
 
 
 def run_again(db: Dialect, ids: Sequence[UUID], sources: Iterable[Status]) -> list[Moved]:
-    """T17 and T19: queue ended tasks with fresh budgets and a new generation."""
+    """
+    T17 and T19: queue ended tasks with fresh budgets and a new generation.
+
+    Children that were submitted before this moment are history from now on. A unique key
+    that another task has taken meanwhile is given up.
+    """
     sql = f"""
-        UPDATE cq_task AS t SET status = 'Q', run_at = {db.now}, generation = t.generation + 1,
-            attempts = 0, retries = 0, crashes = 0, releases = 0, children_open = 0,
-            children_failed = 0, waiting_on = NULL, started = NULL, finished = NULL,
-            result = NULL, error = NULL, result_expiry = NULL, done_token = NULL
+        UPDATE cq_task AS t SET status = 'Q', generation = t.generation + 1,
+            submitted = {db.now}, run_at = {db.now}, expires_at = NULL, attempts = 0,
+            retries = 0, crashes = 0, releases = 0, children_open = 0, children_failed = 0,
+            waiting_on = NULL, started = NULL, finished = NULL, result = NULL, error = NULL,
+            result_expiry = NULL, done_token = NULL,
+            unique_key = CASE WHEN {key_taken(db, "ids", revived=True)} THEN NULL
+                         ELSE t.unique_key END
         WHERE t.id {db.ids("ids")} AND t.status {db.texts("sources")}
         {db.returning(MOVED)}
     """
@@ -56,11 +65,29 @@ def run_again(db: Dialect, ids: Sequence[UUID], sources: Iterable[Status]) -> li
     return moved(db, db.run(sql, {"ids": db.id_list(ids), "sources": sources_list}))
 
 
-def hold_again(db: Dialect, previous: Sequence[UUID]) -> list[Moved]:
-    """T17 and T19: hold the successors that were revoked when these tasks failed."""
+def hold_again(db: Dialect, ids: Sequence[UUID]) -> list[Moved]:
+    """T17 and T19: hold those of the tasks that were revoked because their predecessor failed."""
     sql = f"""
-        UPDATE cq_task AS t SET status = 'P', finished = NULL, error = NULL, result_expiry = NULL
-        WHERE t.previous_id {db.ids("previous")} AND t.status = 'E' AND t.error = %(reason)s
+        UPDATE cq_task AS t SET status = 'P', finished = NULL, error = NULL, result_expiry = NULL,
+            unique_key = CASE WHEN {key_taken(db, "ids", revived=True)} THEN NULL
+                         ELSE t.unique_key END
+        WHERE t.id {db.ids("ids")} AND t.status = 'E' AND t.error = %(reason)s
         {db.returning(MOVED)}
     """
-    return moved(db, db.run(sql, {"previous": db.id_list(previous), "reason": PREDECESSOR_FAILED}))
+    return moved(db, db.run(sql, {"ids": db.id_list(ids), "reason": PREDECESSOR_FAILED}))
+
+
+def wait_again(db: Dialect, children: Mapping[UUID, int]) -> list[Moved]:
+    """T19: Incomplete parents wait once more, each for so many children that failed before."""
+    rows = [{"id": id.hex, "n": count} for id, count in children.items()]
+    sql = f"""
+        UPDATE cq_task AS t SET status = 'W', generation = t.generation + 1,
+            children_open = v.n, children_failed = {db.not_negative("t.children_failed - v.n")},
+            finished = NULL, error = NULL, result_expiry = NULL,
+            unique_key = CASE WHEN {key_taken(db, "ids", revived=True)} THEN NULL
+                         ELSE t.unique_key END
+        FROM {db.recordset("v", {"id": "uuid", "n": "int"})}
+        WHERE t.id = v.id AND t.status = 'I'
+        {db.returning(MOVED)}
+    """
+    return moved(db, db.run(sql, {"rows": json.dumps(rows), "ids": db.id_list(children)}))

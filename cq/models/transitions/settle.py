@@ -84,7 +84,7 @@ def settle_parents(
               FROM child GROUP BY parent)
         UPDATE cq_task AS t SET
             status = CASE WHEN {last} THEN {outcome} ELSE t.status END,
-            children_open = {_not_negative(db, "t.children_open - v.n")},
+            children_open = {db.not_negative("t.children_open - v.n")},
             children_failed = t.children_failed + v.failed,
             error = CASE WHEN t.status = 'W' AND v.failed > 0 THEN COALESCE(t.error, v.error)
                     ELSE t.error END,
@@ -99,8 +99,12 @@ def settle_parents(
     return moved(db, (row[:10] for row in db.run(sql, params) if row[10]))
 
 
-def _not_negative(db: Dialect, number: str) -> str:
-    return f"GREATEST({number}, 0)" if db.is_postgres else f"max({number}, 0)"
+def forget_results(db: Dialect, ids: Sequence[UUID]) -> None:
+    """Empty the results of ended tasks whose functions store none."""
+    if ids:
+        db.count(
+            f"UPDATE cq_task SET result = NULL WHERE id {db.ids('ids')}", {"ids": db.id_list(ids)}
+        )
 
 
 def _just_ended(db: Dialect) -> str:
@@ -139,11 +143,13 @@ def release_successors(db: Dialect, ended: Sequence[Moved], *, failure_ttl: int)
             finished = CASE WHEN {runs} THEN NULL ELSE {db.now} END,
             result_expiry = CASE WHEN {runs} THEN NULL ELSE {after(db, "%(failure_ttl)s")} END
         FROM {db.recordset("v", _PREDECESSOR)}
-        WHERE t.previous_id = v.id AND t.status = 'P'
+        WHERE t.id {db.linked("previous_id", "previous")} AND t.previous_id = v.id
+            AND t.status = 'P'
         {db.returning(MOVED)}
     """
     params = {
         "rows": json.dumps(rows),
+        "previous": db.id_list(row.id for row in ended),
         "reason": PREDECESSOR_FAILED,
         "by_hand": REVOKED_BY_HAND,
         "failure_ttl": failure_ttl,
