@@ -35,7 +35,7 @@ class Smudged(Exception):
     """The paper moved under the press; the next attempt usually succeeds."""
 
 
-@task
+@task("make_print")
 def make_print(cqt: Context, picture_id: str) -> None:
     """Cut the picture; each tile becomes a subtask."""
     picture = Picture.objects.get(pk=picture_id)
@@ -47,7 +47,7 @@ def make_print(cqt: Context, picture_id: str) -> None:
     cqt.log(f"Cut {picture.name} ({grid.width} × {grid.height}) into {len(grid)} tiles.")
 
 
-@task(retries=2, backoff=2)
+@task("print_tile", retries=2, backoff=2)
 def print_tile(
     cqt: Context, picture_id: str, width: int, height: int, column: int, row: int
 ) -> dict[str, Any]:
@@ -58,12 +58,10 @@ def print_tile(
     # A thread that waits is a thread less for others; see the async twin below.
     threading.Event().wait(settings.DEMO_PACE)
     check_paper(cqt, grid, tile)
-    seconds = press(picture_id, grid, tile)
-    cqt.progress(2, 2, "printed")
-    return {"column": column, "row": row, "pid": os.getpid(), "seconds": seconds}
+    return told(cqt, tile, press(picture_id, grid, tile))
 
 
-@task(retries=2, backoff=2)
+@task("print_tile_async", retries=2, backoff=2)
 async def print_tile_async(
     cqt: Context, picture_id: str, width: int, height: int, column: int, row: int
 ) -> dict[str, Any]:
@@ -74,9 +72,7 @@ async def print_tile_async(
     place = (row * grid.columns + column) / len(grid)
     await asyncio.sleep(settings.DEMO_PACE * (1 + 5 * place))
     check_paper(cqt, grid, tile)
-    seconds = await asyncio.to_thread(press, picture_id, grid, tile)
-    cqt.progress(2, 2, "printed")
-    return {"column": column, "row": row, "pid": os.getpid(), "seconds": seconds}
+    return told(cqt, tile, await asyncio.to_thread(press, picture_id, grid, tile))
 
 
 def check_paper(cqt: Context, grid: painting.Grid, tile: painting.Tile) -> None:
@@ -95,7 +91,14 @@ def press(picture_id: str, grid: painting.Grid, tile: painting.Tile) -> float:
     return round(time.perf_counter() - began, 4)
 
 
-@task
+def told(cqt: Context, tile: painting.Tile, seconds: float) -> dict[str, Any]:
+    """Say that a tile is printed, in the log and as the result of its task."""
+    cqt.progress(2, 2, "printed")
+    cqt.log(f"Tile {tile.name} printed in {seconds * 1000:.0f} ms.", "debug")
+    return {"pid": os.getpid(), "seconds": seconds}
+
+
+@task("stitch")
 def stitch(cqt: Context, picture_id: str) -> dict[str, int]:
     """Put the printed tiles together."""
     picture = Picture.objects.get(pk=picture_id)
@@ -106,7 +109,7 @@ def stitch(cqt: Context, picture_id: str) -> dict[str, int]:
     return {"tiles": len(grid), "bytes": folder.finished.stat().st_size}
 
 
-@task
+@task("write_report")
 def write_report(cqt: Context, stitched: dict[str, int], picture_id: str) -> None:
     """Write down what every tile took: when, where, how often."""
     picture = Picture.objects.get(pk=picture_id)
@@ -114,7 +117,7 @@ def write_report(cqt: Context, stitched: dict[str, int], picture_id: str) -> Non
     cqt.log("The report is written.")
 
 
-@task
+@task("heartbeat")
 def heartbeat(cqt: Context) -> int:
     """Note the minute, and clear away what is older than a day; run by cron."""
     now = timezone.now()

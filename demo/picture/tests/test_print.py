@@ -1,6 +1,7 @@
 """A print from the form to the report, without a worker: `drain()` runs what is due."""
 
 import io
+import re
 import tempfile
 from datetime import timedelta
 from pathlib import Path
@@ -47,6 +48,12 @@ class DemoTestCase(TestCase):
         self.addCleanup(response.close)
         return response
 
+    def assert_tiles(self, picture: Picture, state: str) -> None:
+        """Check that the page shows every tile of the picture in this state."""
+        page = self.fetch("picture", picture.pk).content.decode()
+        shown = re.findall(r'class="tile" id="tile-[\d-]+" data-state="(\w+)"', page)
+        assert shown == [state] * len(picture.grid)
+
     def printed(self, **form: object) -> Picture:
         """Send the form and run everything that follows from it."""
         with self.captureOnCommitCallbacks(execute=True):
@@ -81,22 +88,19 @@ class PrintTests(DemoTestCase):
         tile = self.fetch("tile", picture.pk, 0, 0)
         assert tile.headers["Content-Type"] == "image/png"
         assert self.fetch("tile", picture.pk, 99, 0).status_code == 404
-        page = self.fetch("picture", picture.pk)
-        self.assertContains(page, 'data-state="success"', count=len(picture.grid))
+        self.assert_tiles(picture, "success")
 
     def test_a_page_before_the_first_task_shows_every_tile_as_pending(self) -> None:
         with self.captureOnCommitCallbacks():
             self.client.post(reverse("index"), {"sample": "city"})
         picture = Picture.objects.get()
-        page = self.fetch("picture", picture.pk)
-        self.assertContains(page, 'data-state="pending"', count=len(picture.grid))
+        self.assert_tiles(picture, "pending")
         assert self.fetch("finished", picture.pk).status_code == 404
 
     def test_a_page_outlives_its_tasks(self) -> None:
         picture = self.printed(upload=png())
         Task.objects.all().delete()
-        page = self.fetch("picture", picture.pk)
-        self.assertContains(page, 'data-state="success"', count=len(picture.grid))
+        self.assert_tiles(picture, "success")
 
 
 class FormTests(DemoTestCase):

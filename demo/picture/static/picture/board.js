@@ -66,12 +66,12 @@ async function place() {
 function hear({ id, name, state }) {
   if (tiles.has(id)) {
     repaint(tiles.get(id), state);
-  } else if (name.includes("print_tile")) {
+  } else if (name.startsWith("print_tile")) {
     unplaced.set(id, state);
     place();
   } else if (state === "success") {
-    if (name.endsWith("stitch")) unveil();
-    if (name.endsWith("write_report")) document.querySelector("#open-report").hidden = false;
+    if (name === "stitch") unveil();
+    if (name === "write_report") document.querySelector("#open-report").hidden = false;
   }
 }
 
