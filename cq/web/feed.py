@@ -22,6 +22,9 @@ NEVER = float("inf")
 LOOKS = (0.1, 0.3, 1.0, 3.0)
 """Seconds after a subscription at which rows are read again: the workers may not know yet."""
 
+COUNT_SECONDS = 0.5
+"""Seconds after the end of a child until its parent's counters are read."""
+
 _ENDED = frozenset(status.name.lower() for status in TERMINAL)
 _NOT_STARTED = frozenset(status.name.lower() for status in NOT_STARTED)
 _RANK = {"pending": 0, "queued": 1, "running": 2, "waiting": 3, "retry": 3}
@@ -230,6 +233,9 @@ class Feed:
         self.version += 1
         if "status" not in patch:
             self._note_life(patch["id"])
+        elif patch["status"] in _ENDED and patch.get("parent"):
+            # The open children of its parent are counted in the rows alone.
+            self.rows_at = min(self.rows_at, self._clock() + COUNT_SECONDS)
         if patch.get("status") in _ENDED and self.wants_log:
             # Its last lines may still be on their way, or lost: they come first.
             self._held.append((self.version, patch))

@@ -162,9 +162,10 @@ def _read_tree(want: Want, rows: Rows) -> None:
     if rows.truncated:
         rows.counts = [
             {"name": name, "status": Status(status).name.lower(), "count": count}
-            for name, status, count in tree.order_by("func_name", "status").values_list(
-                "func_name", "status", Count("id")
-            )
+            for name, status, count in tree.values("func_name", "status")
+            .annotate(count=Count("id"))
+            .order_by("func_name", "status")
+            .values_list("func_name", "status", "count")
         ]
 
 
@@ -186,8 +187,8 @@ def _may_have_children(row: dict[str, Any] | None) -> bool:
 def _children_of(parents: Sequence[UUID]) -> dict[UUID, int]:
     totals: dict[UUID, int] = defaultdict(int)
     if parents:
-        counted = Task.objects.using(database()).filter(parent__in=parents).order_by("parent")
-        totals.update(counted.values_list("parent_id", Count("id")))
+        children = Task.objects.using(database()).filter(parent__in=parents).values("parent_id")
+        totals.update(children.annotate(count=Count("id")).values_list("parent_id", "count"))
     return totals
 
 

@@ -413,7 +413,8 @@ sheet.replaceSync(`
   .line.is-unrecorded { opacity: .6; font-style: italic; }
   .line.is-warning .text { color: var(--_warn); }
   .line.is-error .text, .line.is-critical .text { color: var(--_fail); }
-  .tree { list-style: none; margin: .35em 0; padding: 0; }
+  .tree { list-style: none; margin: .35em 0; padding: 0; overflow: auto;
+    max-height: var(--cq-tree-height, 24em); }
   .node { display: flex; gap: .5em; align-items: baseline; }
   .node .name { overflow-wrap: anywhere; unicode-bidi: isolate; }
   .node .detail, .more { color: var(--_quiet); }
@@ -441,6 +442,11 @@ function plain(text) {
   return String(text).replace(/\u001b\[[0-9;?]*[ -/]*[@-~]/g, "");
 }
 
+/** The name people know a function by: the last part of a dotted path. */
+function shortName(name) {
+  return /^[\w.]+$/.test(name ?? "") ? name.split(".").at(-1) : name;
+}
+
 function words(value) {
   return (value ?? "").split(/[\s,]+/).filter(Boolean);
 }
@@ -451,7 +457,7 @@ function percentOf(node) {
   if (status === "success") return 100;
   if (progress?.total > 0) return Math.min(100, (100 * progress.done) / progress.total);
   if (children > 0 && (status === "waiting" || OVER.has(status))) {
-    return (100 * (children - open)) / children;
+    return Math.max(0, (100 * (children - open)) / children);
   }
   return OVER.has(status) ? 0 : null;
 }
@@ -653,7 +659,8 @@ class CQTask extends HTMLElement {
     parts.frame.className = `frame is-${state.status}${percent === null ? " is-unknown" : ""}`;
     parts.icon.textContent = icon;
     parts.word.textContent = word;
-    parts.message.textContent = state.progress?.message || this.getAttribute("label") || state.name;
+    parts.message.textContent =
+      state.progress?.message || this.getAttribute("label") || shortName(state.name);
     parts.percent.textContent = percent === null ? "" : `${Math.floor(percent)} %`;
     if (parts.bar) {
       parts.fill.style.width = percent === null ? "" : `${percent}%`;
@@ -681,7 +688,9 @@ class CQTask extends HTMLElement {
     }
     const ordered = [];
     const visit = (parent, depth) => {
-      for (const node of below.get(parent) ?? []) {
+      // What follows a predecessor stands behind the others, in the order of the chain.
+      const siblings = (below.get(parent) ?? []).sort((a, b) => !!a.previous - !!b.previous);
+      for (const node of siblings) {
         if (ordered.length >= KEPT_NODES) return;
         ordered.push(this.#row(node, depth));
         visit(node.id, depth + 1);
@@ -711,7 +720,8 @@ class CQTask extends HTMLElement {
       row.className = `node is-${node.status}`;
       row.style.paddingInlineStart = `${depth * 1.2}em`;
       row.icon.textContent = icon;
-      row.name.textContent = node.name;
+      row.name.textContent = shortName(node.name);
+      row.title = `${node.name} ${node.id}`;
       row.detail.textContent = [
         word,
         percent === null ? "" : `${Math.floor(percent)} %`,
