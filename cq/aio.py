@@ -191,16 +191,6 @@ def own_sessions() -> None:
 _in_task: ContextVar[bool] = ContextVar("cq_in_task", default=False)
 
 
-def enter_task() -> None:
-    """Mark the current context as the body of a running task."""
-    _in_task.set(True)
-
-
-def leave_task() -> None:
-    """Unmark it."""
-    _in_task.set(False)
-
-
 def inside_task() -> bool:
     """Whether the current context is the body of a running task."""
     return _in_task.get()

@@ -12,9 +12,11 @@ from django.db import DatabaseError, transaction
 
 from cq.definition.outcome import Succeeded
 from cq.definition.signature import TaskFunctionLike
+from cq.definition.status import Status
 from cq.errors import AttemptVoid
 from cq.execution.context import Context
 from cq.execution.invocation import succeeded
+from cq.execution.notices import tell_ended
 from cq.models.queries import database
 from cq.models.sql import dialect
 from cq.models.streams import Line
@@ -38,7 +40,9 @@ def run_atomically(
     """
     with body_transaction():
         value = call()
-        _write(function, context, succeeded(context, value), lines())
+        outcome = succeeded(context, value)
+        status = _write(function, context, outcome, lines())
+    tell_ended(context.claimed, outcome, status)
     return value
 
 
@@ -56,7 +60,7 @@ def write_atomically(
 
 def _write(
     function: TaskFunctionLike, context: Context, outcome: Succeeded, lines: list[Line]
-) -> None:
+) -> Status:
     item = Completion(
         claimed=context.claimed,
         outcome=outcome,
@@ -81,3 +85,4 @@ def _write(
             "or ended the task. What it wrote is rolled back; there is nothing to do.",
             task_id=context.id,
         )
+    return moved[0].status

@@ -10,26 +10,30 @@ that it cannot start at once.
 import asyncio
 import logging
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from uuid import UUID
 
-from django.db import Error, connections
+from django.db import Error
 
 from cq import conf
 from cq.aio import Lane
-from cq.models.queries import database
 from cq.models.transitions import Claimed, Want
 from cq.transport import dispatcher
+from cq.worker.lost_claims import lost_claims
 from cq.workflow.claim import claim, seconds_to_next
 
 logger = logging.getLogger("cq.worker")
 
 _LONGEST_PAUSE = 2.0
-MAX_CLAIM = 500
 
 
 class Claimer:
-    """Claims for one process; `room` says what fits now, `start` takes what was claimed."""
+    """
+    Claims for one process; `room` says what fits now, `start` takes what was claimed.
+
+    `worker` names the row to claim for, or None while there is none; `held` are the claim
+    tokens this process knows of; `idle` is called when a look has found nothing more.
+    """
 
     def __init__(
         self,
@@ -37,26 +41,35 @@ class Claimer:
         room: Callable[[], list[Want]],
         start: Callable[[Claimed], object],
         *,
+        worker: Callable[[], UUID | None],
+        held: Callable[[], Collection[UUID]],
         queues: Sequence[str] | None,
-        tick: Callable[[], object] = lambda: None,
+        tick: Callable[[], object],
+        idle: Callable[[], object],
     ) -> None:
         self._lane = lane
         self._room = room
         self._start = start
+        self._worker = worker
+        self._held = held
         self._queues = queues
         self._tick = tick
+        self._idle = idle
         self._wake = asyncio.Event()
         self._stopping = False
         self._next_due: float | None = None
-        self.worker: UUID | None = None
         self._hungry: set[tuple[str, ...]] = set()
-        self.is_idle = asyncio.Event()
-        """Set when the last look found nothing more to take."""
+        self._turned_away = False
+        self._in_doubt = False
+        self.failures = 0
+        """Looks in a row that the database did not answer."""
+        self.is_idle = False
+        """Whether the last look found nothing more to take."""
         self.claims = 0
 
     def ring(self, *_: object) -> None:
         """Look at the table soon; called on the loop."""
-        self.is_idle.clear()
+        self.is_idle = False
         self._wake.set()
 
     def slot_freed(self) -> None:
@@ -66,8 +79,8 @@ class Claimer:
 
     @property
     def has_more(self) -> bool:
-        """Whether a pool's last claim came back full: more may be waiting for its slots."""
-        return bool(self._hungry)
+        """Whether a claim came back full, or there was no room for one: more may be waiting."""
+        return self._turned_away or bool(self._hungry)
 
     def stop(self) -> None:
         """Claim no more; a claim in flight is still handed over."""
@@ -76,18 +89,26 @@ class Claimer:
 
     async def run(self) -> None:
         """Claim until stopped; an outage of the database only makes it late."""
-        failures = 0
         while not self._stopping:
             self._tick()
             try:
                 await self._look()
-                failures = 0
+                self.failures = 0
             except Error as problem:
-                failures += 1
-                if failures == 1:
+                if not self.failures:
                     logger.warning("Claims wait for the database: %s", problem)
-                self._next_due = min(_LONGEST_PAUSE, 0.05 * 2**failures) * random.uniform(0.5, 1)
+                self._failed()
+            except Exception:  # one bad claim must not end the worker
+                logger.exception("A claim failed; it is tried again.")
+                self._failed()
             await self._pause()
+
+    def _failed(self) -> None:
+        # The claim may have been committed all the same, and only its answer was lost.
+        self._in_doubt = True
+        self.failures += 1
+        back_off = min(_LONGEST_PAUSE, 0.05 * 2 ** min(self.failures, 10))
+        self._next_due = back_off * random.uniform(0.5, 1)
 
     async def _pause(self) -> None:
         if self._stopping:
@@ -106,10 +127,15 @@ class Claimer:
         await asyncio.sleep(0)
         self._wake.clear()
         while not self._stopping:
-            wants = self._room()
-            if not wants:
+            worker, wants = self._worker(), self._room()
+            self._turned_away = worker is None or not wants
+            if worker is None or not wants:
+                self._next_due = None
                 return
-            claimed = await self._lane.run(self._claim, wants)
+            if self._in_doubt:
+                await self._find_lost(worker)
+                continue
+            claimed = await self._lane.run(claim, worker, wants, self._queues)
             self.claims += 1
             for task in claimed:
                 self._start(task)
@@ -118,9 +144,17 @@ class Claimer:
             # The next idle worker, wherever it is, may have room for the rest.
             dispatcher.ring(claimed[-1].queue, [claimed[-1].id.hex])
             await asyncio.sleep(0)
-        self._next_due = await self._lane.run(self._read_next_due)
+        self._next_due = await self._lane.run(seconds_to_next, self._queues)
         if not self._wake.is_set():
-            self.is_idle.set()
+            self.is_idle = True
+            self._idle()
+
+    async def _find_lost(self, worker: UUID) -> None:
+        found = await self._lane.run(lost_claims, worker, self._held())
+        self._in_doubt = False
+        for task in found:
+            logger.warning("Found the lost claim of %s (task %s).", task.func_name, task.id)
+            self._start(task)
 
     def _note_hunger(self, claimed: Sequence[Claimed], wants: Sequence[Want]) -> bool:
         """Note which pools may find more; those without room now keep what is known."""
@@ -133,14 +167,3 @@ class Claimer:
             else:
                 self._hungry.discard(want.names)
         return any_full
-
-    def _claim(self, wants: Sequence[Want]) -> list[Claimed]:
-        assert self.worker is not None
-        try:
-            return claim(self.worker, wants, self._queues)
-        except Error:
-            connections[database()].close_if_unusable_or_obsolete()
-            raise
-
-    def _read_next_due(self) -> float | None:
-        return seconds_to_next(self._queues)

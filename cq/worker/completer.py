@@ -9,17 +9,14 @@ is, so that no new work is claimed on top of it.
 import asyncio
 import logging
 import random
-from collections.abc import Callable
-from functools import partial
+from collections.abc import Callable, Sequence
+from uuid import UUID
 
-from django.db import DatabaseError, Error, InterfaceError, connections
+from django.db import Error
 
 from cq.aio import Lane
-from cq.definition.outcome import Retrying
-from cq.definition.status import TERMINAL, Status
-from cq.models.queries import database
+from cq.execution.notices import tell_ended
 from cq.progress.buffer import AttemptBuffer
-from cq.signals import task_finished, task_retried
 from cq.workflow.completion import Completion, complete
 from cq.workflow.recording import Recorder
 
@@ -27,6 +24,8 @@ logger = logging.getLogger("cq.worker")
 
 MAX_BATCH = 500
 _LONGEST_PAUSE = 2.0
+
+Ended = tuple[Completion, AttemptBuffer]
 
 
 class Completer:
@@ -36,7 +35,7 @@ class Completer:
         self._lane = lane
         self._recorder = recorder
         self._saved = saved
-        self._queue: list[tuple[Completion, AttemptBuffer]] = []
+        self._queue: list[Ended] = []
         self._wake = asyncio.Event()
         self._idle = asyncio.Event()
         self._idle.set()
@@ -78,27 +77,37 @@ class Completer:
             batch = self._queue[:MAX_BATCH]
             try:
                 await self._lane.run(self._write, batch)
-            except (DatabaseError, InterfaceError, Error) as problem:
+            except Exception as problem:  # noqa: BLE001 - what ended must be written, whatever happens
                 failures += 1
-                logger.warning("Completions wait for the database: %s", problem)
-                pause = min(_LONGEST_PAUSE, 0.05 * 2**failures) * random.uniform(0.5, 1)
-                await asyncio.sleep(pause)
-                if failures > 2 and len(batch) > 1:
-                    # What still fails goes to the end, so that it cannot hold up the others.
-                    self._queue = [*self._queue[1:], self._queue[0]]
+                await self._failed(batch, problem, failures)
                 continue
             failures = 0
             del self._queue[: len(batch)]
             self._saved(len(batch))
 
-    def _write(self, batch: list[tuple[Completion, AttemptBuffer]]) -> None:
+    async def _failed(self, batch: Sequence[Ended], problem: Exception, failures: int) -> None:
+        is_outage = isinstance(problem, Error)
+        logger.warning(
+            "%d completions wait for the database: %s",
+            len(batch),
+            problem,
+            exc_info=None if is_outage else problem,
+        )
+        if failures > 2 and len(batch) > 1:
+            # What still fails goes to the end, so that it cannot hold up the others.
+            self._queue = [*self._queue[1:], self._queue[0]]
+        pause = min(_LONGEST_PAUSE, 0.05 * 2 ** min(failures, 10)) * random.uniform(0.5, 1)
+        await asyncio.sleep(pause)
+
+    @property
+    def tokens(self) -> set[UUID]:
+        """The claim tokens of what is not in the rows yet."""
+        return {item.claimed.token for item, _ in self._queue}
+
+    def _write(self, batch: list[Ended]) -> None:
         for item, buffer in batch:
             item.lines += self._recorder.settle(buffer)
-        try:
-            statuses = complete([item for item, _ in batch])
-        except Error:
-            connections[database()].close_if_unusable_or_obsolete()
-            raise
+        statuses = complete([item for item, _ in batch])
         for item, _ in batch:
             status = statuses.get(item.claimed.id)
             if status is None:
@@ -110,22 +119,4 @@ class Completer:
                 )
             else:
                 self.completed += 1
-                _send_signals(item, status)
-
-
-def _send_signals(item: Completion, status: Status) -> None:
-    claimed = item.claimed
-    send = partial(
-        _robustly,
-        task_id=claimed.id,
-        func_name=claimed.func_name,
-        attempt=claimed.attempt,
-    )
-    if status in TERMINAL and task_finished.receivers:
-        send(task_finished, status=status)
-    elif isinstance(item.outcome, Retrying) and task_retried.receivers:
-        send(task_retried, delay=item.outcome.delay)
-
-
-def _robustly(signal: object, **facts: object) -> None:
-    signal.send_robust(sender=Completer, **facts)  # type: ignore[attr-defined]
+                tell_ended(item.claimed, item.outcome, status)

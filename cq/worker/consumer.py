@@ -30,7 +30,7 @@ class Host(Protocol):
         ...
 
 
-class TaskConsumer(AsyncConsumer):  # type: ignore[misc]
+class TaskConsumer(AsyncConsumer):
     """Executes tasks; `dispatched` counts the claimed ones of this process."""
 
     dispatched: ClassVar[int] = 0

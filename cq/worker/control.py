@@ -33,7 +33,7 @@ class Control:
         layer = make_layer(self._alias)
         while True:
             try:
-                channel = await layer.new_channel("cq-control")
+                channel = await layer.new_channel("cq-control")  # type: ignore[call-arg]
                 async with asyncio.TaskGroup() as group:
                     group.create_task(self._rejoin(layer, channel))
                     group.create_task(self._listen(layer, channel))

@@ -8,11 +8,15 @@ that the last frames still reach the sockets.
 """
 
 import asyncio
+import contextvars
 import logging
+import os
 import signal
 import threading
 from collections.abc import Awaitable, Callable
 from typing import Any
+
+from django.db import Error
 
 from cq import conf
 from cq.worker.options import WorkerOptions
@@ -22,6 +26,8 @@ logger = logging.getLogger("cq.worker")
 
 LINGER = 0.3
 EMBEDDED_GRACE = 1.5
+_RETRY_SECONDS = 1.0
+_LEAVE_SECONDS = 0.5
 
 Application = Callable[[dict[str, Any], Any, Any], Awaitable[None]]
 
@@ -34,6 +40,7 @@ class EmbeddedWorker:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._task: asyncio.Task[None] | None = None
         self._runner: Runner | None = None
+        self._stopping = threading.Event()
 
     def ensure_started(self) -> None:
         """Start the worker on the running loop unless it runs already."""
@@ -42,26 +49,40 @@ class EmbeddedWorker:
             if self._loop is loop and self._task is not None and not self._task.done():
                 return
             self._loop = loop
+            self._stopping.clear()
             # Owned here, ended by stop(): a server gives an application no task group.
-            self._task = loop.create_task(self._run(), name="cq embedded worker")
+            # In a context of its own: the request that comes first lends it nothing.
+            self._task = loop.create_task(
+                self._run(), name="cq embedded worker", context=contextvars.Context()
+            )
 
     async def _run(self) -> None:
         options = WorkerOptions.from_settings(grace=EMBEDDED_GRACE, embedded=True)
-        runner = self._runner = Runner(options)
-        try:
-            await runner.run()
-        except asyncio.CancelledError:
-            raise
-        except Exception:
-            logger.exception("The embedded worker ended by an error; no task runs any more.")
+        is_waiting = False
+        while not self._stopping.is_set():
+            self._runner = Runner(options)
+            try:
+                await self._runner.run()
+                is_waiting = False
+            except Error as problem:
+                if not is_waiting:
+                    logger.warning("The embedded worker waits for the database: %s", problem)
+                is_waiting = True
+                await asyncio.sleep(_RETRY_SECONDS)
 
     async def stop(self) -> None:
         """Drain and end; what still runs is handed back. Leaves time for the last frames."""
+        self._stopping.set()
         if self._runner is None or self._task is None:
             return
         self._runner.stop()
         await asyncio.wait([self._task], timeout=EMBEDDED_GRACE + 2)
         await asyncio.sleep(LINGER)
+
+    @property
+    def leaves_work(self) -> bool:
+        """Whether a body runs on in a thread, which would hold up the end of the process."""
+        return self._runner is not None and self._runner.leaves_work
 
 
 embedded_worker = EmbeddedWorker()
@@ -111,6 +132,11 @@ def stop_on_signal(stop_server: Callable[[], object]) -> None:
 
     async def end() -> None:
         await embedded_worker.stop()
+        if embedded_worker.leaves_work:
+            # Python would wait at its end for the thread of a body that was handed back.
+            leave = threading.Timer(_LEAVE_SECONDS, os._exit, (0,))
+            leave.daemon = True
+            leave.start()
         stop_server()
 
     def begin() -> None:

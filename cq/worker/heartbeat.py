@@ -14,11 +14,14 @@ from uuid import UUID
 from django.db import Error, connections
 
 from cq import conf
+from cq.aio import own_sessions
 from cq.models import workers
 from cq.models.queries import database
 from cq.models.sql import dialect
 
 logger = logging.getLogger("cq.worker")
+
+_STOP_SECONDS = 1.5
 
 
 class Heartbeat:
@@ -30,7 +33,7 @@ class Heartbeat:
         *,
         held: Callable[[], list[tuple[UUID, UUID]]],
         void: Callable[[list[UUID]], object],
-        declared_dead: Callable[[], object],
+        declared_dead: Callable[[UUID], object],
         stalled_for: Callable[[], float] = lambda: 0.0,
     ) -> None:
         self.worker = worker
@@ -54,12 +57,13 @@ class Heartbeat:
         self._now.set()
 
     def stop(self) -> None:
-        """Fall silent; the last thing a worker does. Waits for a beat in flight."""
+        """Fall silent, after a beat in flight."""
         self._stopping.set()
         self._now.set()
-        self._thread.join(timeout=5)
+        self._thread.join(timeout=_STOP_SECONDS)
 
     def _run(self) -> None:
+        own_sessions()
         while not self._stopping.is_set():
             settings = conf.current()
             if self._stalled_for() < settings.loop_stall_max:
@@ -71,9 +75,9 @@ class Heartbeat:
     def _beat(self) -> None:
         try:
             db = dialect()
-            held = self._held()
-            if not workers.beat(db, self.worker, self.state):
-                self._declared_dead()
+            worker, held = self.worker, self._held()
+            if not workers.beat(db, worker, self.state):
+                self._declared_dead(worker)
             elif void := workers.void_tokens(db, held):
                 self._void(void)
             self.beats += 1

@@ -7,141 +7,83 @@ it is revoked. A child that dies takes nobody with it: its task is charged with 
 """
 
 import asyncio
-import json
 import logging
-import os
-import sys
-from contextlib import suppress
-from dataclasses import asdict
-from uuid import UUID
 
-from cq import conf
-from cq.definition.failure import describe_exception
-from cq.definition.outcome import Crashed, Failed, Outcome
+from cq.definition import registry
+from cq.definition.outcome import Crashed, Outcome, Released
 from cq.errors import TaskTimeout
+from cq.execution.invocation import failed
 from cq.models.transitions import Claimed
+from cq.worker.child_process import ChildProcess
 
 logger = logging.getLogger("cq.worker")
 
-_START_SECONDS = 60.0
-
 
 class ChildPool:
-    """Child processes, started when they are first needed and used again."""
+    """At most `size` child processes, started when they are first needed and used again."""
 
     def __init__(self, size: int) -> None:
-        self._size = size
-        self._idle: list[Child] = []
-        self._all: set[Child] = set()
+        self._room = asyncio.Semaphore(size)
+        self._idle: list[ChildProcess] = []
+        self._busy: set[ChildProcess] = set()
 
     async def run(self, claimed: Claimed, limit: float | None) -> Outcome | None:
         """Run a task in a child; None when the child has completed it."""
-        is_suspect = claimed.crashes > 0
-        child = await self._take(fresh=is_suspect)
-        reusable = False
-        try:
-            async with asyncio.timeout(limit):
-                answer = await child.execute(claimed)
-            reusable = answer and not is_suspect
-        except TimeoutError:
-            problem = TaskTimeout(
-                f"{claimed.func_name} ran longer than its time limit of {limit:g} s, and its "
-                "process was killed. Raise timeout=, or split the work into subtasks.",
-                limit=limit,
-            )
-            return Failed(error=describe_exception(problem, conf.current().max_error_bytes))
-        finally:
-            if reusable:
-                self._idle.append(child)
-            else:
-                self._all.discard(child)
-                await child.kill()
-        if not answer:
+        # There are more suspects than children after the death of a busy worker.
+        async with self._room:
+            child = await self._take(fresh=claimed.crashes > 1)
+            if child is None:
+                return Released("No child process could be started to run it.")
+            self._busy.add(child)
+            answered = False
+            try:
+                async with asyncio.timeout(limit):
+                    answered = await child.execute(claimed)
+            except TimeoutError:
+                return _too_long(claimed, limit or 0.0)
+            finally:
+                self._busy.discard(child)
+                if answered:
+                    self._idle.append(child)
+                else:
+                    await child.kill()
+            if answered:
+                return None
             return Crashed(
                 f"The process that ran {claimed.func_name} died ({child.describe_end()})."
             )
+
+    async def _take(self, *, fresh: bool) -> ChildProcess | None:
+        while self._idle:
+            child = self._idle.pop()
+            if child.is_alive and not fresh:
+                return child
+            await child.kill()
+        child = ChildProcess()
+        try:
+            if await child.start():
+                return child
+        except OSError as problem:
+            logger.error("No child process can be started: %s", problem)
+        except asyncio.CancelledError:
+            await child.kill()
+            raise
+        await child.kill()
         return None
 
-    async def _take(self, *, fresh: bool) -> "Child":
-        while self._idle and not fresh:
-            child = self._idle.pop()
-            if child.is_alive:
-                return child
-            self._all.discard(child)
-        child = Child()
-        self._all.add(child)
-        await child.start()
-        return child
-
-    def close(self) -> None:
+    async def close(self) -> None:
         """Kill every child."""
-        for child in self._all:
-            child.kill_now()
-        self._all.clear()
+        children = [*self._busy, *self._idle]
+        self._busy.clear()
         self._idle.clear()
+        for child in children:
+            await child.kill()
 
 
-class Child:
-    """One child process, spoken to by lines of JSON."""
-
-    def __init__(self) -> None:
-        self._process: asyncio.subprocess.Process | None = None
-
-    async def start(self) -> None:
-        """Start the interpreter; it loads the project and waits for a task."""
-        self._process = await asyncio.create_subprocess_exec(
-            sys.executable,
-            "-m",
-            "cq.worker.process_child",
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)},
-            stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.PIPE,
-        )
-        with suppress(TimeoutError):
-            async with asyncio.timeout(_START_SECONDS):
-                await self._answer()
-
-    @property
-    def is_alive(self) -> bool:
-        """Whether the process has not ended."""
-        return self._process is not None and self._process.returncode is None
-
-    async def execute(self, claimed: Claimed) -> bool:
-        """Have a task run and completed; False if the process died on it."""
-        assert self._process is not None and self._process.stdin is not None
-        line = json.dumps(asdict(claimed), default=_plain) + "\n"
-        try:
-            self._process.stdin.write(line.encode())
-            await self._process.stdin.drain()
-        except (ConnectionError, BrokenPipeError):
-            return False
-        return await self._answer()
-
-    async def _answer(self) -> bool:
-        assert self._process is not None and self._process.stdout is not None
-        return bool(await self._process.stdout.readline())
-
-    async def kill(self) -> None:
-        """Kill the process and wait for its end."""
-        self.kill_now()
-        if self._process is not None:
-            await self._process.wait()
-
-    def kill_now(self) -> None:
-        """Kill the process."""
-        if self._process is not None and self._process.returncode is None:
-            with suppress(ProcessLookupError):
-                self._process.kill()
-
-    def describe_end(self) -> str:
-        """How the process ended, for people."""
-        code = self._process.returncode if self._process is not None else None
-        if code is None:
-            return "it closed its channel"
-        return f"signal {-code}" if code < 0 else f"exit code {code}"
-
-
-def _plain(value: object) -> str:
-    if isinstance(value, UUID):
-        return value.hex
-    raise TypeError(f"{value!r} is not part of a claimed task.")
+def _too_long(claimed: Claimed, limit: float) -> Outcome:
+    problem = TaskTimeout(
+        f"{claimed.func_name} ran longer than its time limit of {limit:g} s, and its process was "
+        "killed. Raise timeout=, or split the work into subtasks.",
+        limit=limit,
+    )
+    return failed(registry.lookup(claimed.func_name), claimed, problem)

@@ -23,12 +23,10 @@ from cq.models import workers
 from cq.models.sql import dialect
 from cq.worker.process_identity import ProcessIdentity, is_gone
 from cq.workflow.rescue import declare_dead, end_overdue, park_unroutable, rescue_tasks
-from cq.workflow.retention import prune
 
 logger = logging.getLogger("cq.worker")
 
 _HOUSEKEEPING_EVERY = 3
-_PRUNE_SECONDS = 60.0
 
 
 @dataclass(slots=True)
@@ -41,7 +39,10 @@ class Rescuer:
     """Looks after the other workers every heartbeat, and after the table now and then."""
 
     def __init__(
-        self, lane: Lane, own: Callable[[], UUID], clock: Callable[[], float] = time.monotonic
+        self,
+        lane: Lane,
+        own: Callable[[], UUID | None],
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._lane = lane
         self._own = own
@@ -49,7 +50,6 @@ class Rescuer:
         self._seen: dict[UUID, _Sighting] = {}
         self._last_look: float | None = None
         self._looks = 0
-        self._next_prune = clock() + random.uniform(0, _PRUNE_SECONDS)
         self.rescued = 0
 
     async def run(self) -> None:
@@ -81,9 +81,6 @@ class Rescuer:
             end_overdue()
             park_unroutable()
         self._looks += 1
-        if now >= self._next_prune:
-            self._next_prune = now + _PRUNE_SECONDS * random.uniform(0.8, 1.2)
-            prune()
         return rescued
 
     def _is_dead(self, other: workers.Beat, now: float, lease: float) -> bool:

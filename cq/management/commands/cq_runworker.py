@@ -11,7 +11,7 @@ import os
 import sys
 from argparse import ArgumentParser, ArgumentTypeError, BooleanOptionalAction
 from collections.abc import Callable
-from typing import Any, ClassVar
+from typing import Any
 
 from django.core.management.base import BaseCommand, SystemCheckError
 from django.db import DEFAULT_DB_ALIAS, Error, connections
@@ -37,7 +37,7 @@ class Command(BaseCommand):
     """The worker."""
 
     # Run by handle(), which exits with 2 when one fails: starting again cannot help.
-    requires_system_checks: ClassVar[list[str]] = []
+    requires_system_checks = []  # noqa: RUF012 - the base class declares it on the instance
     help = "Run tasks until stopped: TERM or INT drains, a second one hands back at once."
 
     def add_arguments(self, parser: ArgumentParser) -> None:
@@ -170,7 +170,7 @@ async def _run(options: WorkerOptions, say: Callable[[str], None]) -> int:
             if server is not None:
                 server.cancel()
     code = ExitCode.FORCED if runner.was_forced else ExitCode.CLEAN
-    if runner.executor.leaked or runner.has_stuck_threads:
+    if runner.leaves_work:
         # A thread that cannot be stopped would hold up the exit; its task is handed back.
         sys.stdout.flush()
         sys.stderr.flush()
@@ -180,7 +180,7 @@ async def _run(options: WorkerOptions, say: Callable[[str], None]) -> int:
 
 async def _announce(runner: Runner, say: Callable[[str], None]) -> None:
     await runner.ready.wait()
-    say(f"worker {runner.worker} is ready")
+    say(f"worker {runner.membership.worker} is ready")
 
 
 def _banner(options: WorkerOptions, runner: Runner) -> str:

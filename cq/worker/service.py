@@ -1,0 +1,29 @@
+"""
+Services: the loops beside the tasks, each of which must outlive its own faults.
+
+One that fails takes neither the worker nor the tasks along: it is started again, a little
+later each time. Outages of the database or of a layer are the services' own business;
+what arrives here is a defect, and is logged with its traceback.
+"""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+
+logger = logging.getLogger("cq.worker")
+
+_FIRST_PAUSE = 0.1
+_LONGEST_PAUSE = 10.0
+
+
+async def outlive(name: str, run: Callable[[], Awaitable[None]]) -> None:
+    """Run a service until it returns, however often it fails; ends by cancellation."""
+    pause = _FIRST_PAUSE
+    while True:
+        try:
+            await run()
+            return
+        except Exception:
+            logger.exception("The %s failed. It goes on in %g s.", name, pause)
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, _LONGEST_PAUSE)
