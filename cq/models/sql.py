@@ -140,21 +140,21 @@ class Dialect:
 
     def run(self, sql: str, params: dict[str, Any] | None = None) -> list[Row]:
         """Execute a statement and fetch what it returns."""
-        values = params or {}
-        if not self.is_postgres and "%(now)s" in sql and "now" not in values:
-            values = {**values, "now": self.moment(timezone.now())}
         with self.connection.cursor() as cursor:
-            cursor.execute(sql, values)
+            self._execute(cursor, sql, params or {})
             return cursor.fetchall() if cursor.description else []
 
     def count(self, sql: str, params: dict[str, Any] | None = None) -> int:
         """Execute a statement and say how many rows it touched."""
-        values = params or {}
+        with self.connection.cursor() as cursor:
+            self._execute(cursor, sql, params or {})
+            touched: int = cursor.rowcount
+            return touched
+
+    def _execute(self, cursor: Any, sql: str, values: dict[str, Any]) -> None:
         if not self.is_postgres and "%(now)s" in sql and "now" not in values:
             values = {**values, "now": self.moment(timezone.now())}
-        with self.connection.cursor() as cursor:
-            cursor.execute(sql, values)
-            return cursor.rowcount
+        cursor.execute(sql, values)
 
     def uuid(self, value: Any) -> UUID | None:
         """An id as it came from the driver."""

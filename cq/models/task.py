@@ -159,12 +159,12 @@ class Task(TaskVerbs, models.Model):
     class Meta:
         app_label = "cq"
         db_table = "cq_task"
-        permissions: ClassVar[list[tuple[str, str]]] = [
+        permissions = (
             ("view_task_payload", "Can see the arguments and results of tasks"),
             ("retry_task", "Can retry tasks"),
             ("revoke_task", "Can revoke tasks"),
             ("run_task", "Can start tasks by hand"),
-        ]
+        )
         indexes: ClassVar[list[models.Index]] = [
             models.Index(
                 fields=["queue", "-priority", "run_at", "id"],

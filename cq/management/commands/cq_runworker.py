@@ -37,7 +37,7 @@ class Command(BaseCommand):
     """The worker."""
 
     # Run by handle(), which exits with 2 when one fails: starting again cannot help.
-    requires_system_checks = []  # noqa: RUF012 - the base class declares it on the instance
+    requires_system_checks = ()
     help = "Run tasks until stopped: TERM or INT drains, a second one hands back at once."
 
     def add_arguments(self, parser: ArgumentParser) -> None:
