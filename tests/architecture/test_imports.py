@@ -35,19 +35,3 @@ def test_no_module_takes_the_name_of_a_public_name():
 
     rooms = {path.stem for path in PACKAGE.iterdir() if not path.name.startswith("__")}
     assert not rooms & set(cq.__all__), "`import cq.name` would replace the public name"
-
-
-def test_every_room_stands_in_the_layer_contract():
-    import tomllib
-
-    tool = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]
-    layers = next(c for c in tool["contracts"] if c["id"] == "layers")["layers"]
-    known = {
-        name.strip(" ()") for line in layers for part in line.split("|") for name in part.split(":")
-    }
-    rooms = {
-        path.stem
-        for path in PACKAGE.iterdir()
-        if path.suffix == ".py" or (path.is_dir() and any(path.glob("*.py")))
-    }
-    assert not rooms - known - {"__init__", "migrations"}

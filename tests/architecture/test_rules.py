@@ -28,7 +28,8 @@ def writes_status(node: ast.AST) -> bool:
     """
     if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
         if node.func.attr in ("update", "aupdate"):
-            return any(keyword.arg == "status" for keyword in node.keywords)
+            named = any(keyword.arg == "status" for keyword in node.keywords)
+            return named and not ast.unparse(node.func.value).startswith("vars(")
         if node.func.attr in ("bulk_update", "abulk_update"):
             return any(
                 isinstance(inner, ast.Constant) and inner.value == "status"
@@ -61,6 +62,7 @@ def test_status_is_written_only_by_the_transitions():
         ("cursor.execute('UPDATE cq_task SET queue = 1, status = 2 WHERE id = 3')", True),
         ("cursor.execute('UPDATE cq_task SET queue = 1 WHERE status = 2')", False),
         ("rows.filter(status='S')", False),
+        ("vars(row).update(status='S')", False),
         ("Worker.objects.update(state='gone')", False),
     ],
 )
