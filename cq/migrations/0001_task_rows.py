@@ -395,12 +395,12 @@ class Migration(migrations.Migration):
             ],
             options={
                 "db_table": "cq_task",
-                "permissions": [
+                "permissions": (
                     ("view_task_payload", "Can see the arguments and results of tasks"),
                     ("retry_task", "Can retry tasks"),
                     ("revoke_task", "Can revoke tasks"),
                     ("run_task", "Can start tasks by hand"),
-                ],
+                ),
                 "indexes": [
                     models.Index(
                         condition=models.Q(("parked", False), ("status__in", ["Q", "Y"])),

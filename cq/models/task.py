@@ -256,6 +256,15 @@ class Task(TaskVerbs, models.Model):
     def __str__(self) -> str:
         return f"{self.func_name} {self.id} ({Status(self.status).label})"
 
+    def save(self, *args: Any, **kwargs: Any) -> None:
+        """Insert a new row; an existing one is changed by its verbs only."""
+        if not self._state.adding:
+            raise TypeError(
+                f"Task {self.id} was to be saved over its row. A row belongs to whoever holds "
+                "its claim; use its verbs (revoke(), retry(), submit()) instead of save()."
+            )
+        super().save(*args, **kwargs)
+
     @property
     def root_uuid(self) -> UUID:
         """The id of the top-level parent, which is the row's own for a root."""
@@ -265,12 +274,3 @@ class Task(TaskVerbs, models.Model):
     def is_terminal(self) -> bool:
         """Whether the status can change only by a retry."""
         return self.status in TERMINAL
-
-    def save(self, *args: Any, **kwargs: Any) -> None:
-        """Insert a new row; an existing one is changed by its verbs only."""
-        if not self._state.adding:
-            raise TypeError(
-                f"Task {self.id} was to be saved over its row. A row belongs to whoever holds "
-                "its claim; use its verbs (revoke(), retry(), submit()) instead of save()."
-            )
-        super().save(*args, **kwargs)
