@@ -18,8 +18,14 @@ install: ## Set up .venv with everything a developer needs
 check: ## Lint, types, and the import contracts
 	@$(SET_UP) check
 	$(BIN)/ruff check
+	$(BIN)/ruff format --check --quiet
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
+
+format: ## Put the code into the form that check wants
+	@$(SET_UP) check
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
 
 test: ## The tests, with private servers and a real browser (a few minutes)
 	@$(SET_UP) test
@@ -48,4 +54,4 @@ bench: ## Measure enqueue, latency and throughput on private servers
 	@$(BIN)/python -m tests.services $(BIN)/python -m benchmarks $(ARGS)
 
 clean: ## Remove the virtual environment, caches and built files
-	rm -rf .venv build dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
+	rm -rf .venv .venv-newer build dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
