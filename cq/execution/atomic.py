@@ -73,7 +73,7 @@ def _write(
             with transaction.atomic(using=database()):
                 db = dialect()
                 if db.is_postgres:
-                    db.count(f"SET LOCAL lock_timeout = {LOCK_TIMEOUT_MS}")
+                    db.first(f"SET LOCAL lock_timeout = {LOCK_TIMEOUT_MS}")
                 moved = write(db, [item])
             break
         except DatabaseError as problem:

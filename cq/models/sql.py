@@ -32,11 +32,20 @@ class Dialect:
     def __init__(self, connection: BaseDatabaseWrapper) -> None:
         self.connection = connection
         self.is_postgres = connection.vendor == "postgresql"
+        self._prelude = ""
         if connection.vendor not in VENDORS:
             raise InvalidSettings(
                 f"The tasks are routed to a {connection.vendor!r} database. cq runs on "
                 "PostgreSQL and on SQLite; route the app 'cq' to one of them."
             )
+
+    def first(self, statement: str) -> None:
+        """
+        Send a statement that returns nothing, in one round trip with the next one.
+
+        Where parameters are bound by the server it is sent by itself.
+        """
+        self._prelude = statement
 
     @property
     def now(self) -> str:
@@ -154,7 +163,16 @@ class Dialect:
     def _execute(self, cursor: Any, sql: str, values: dict[str, Any]) -> None:
         if not self.is_postgres and "%(now)s" in sql and "now" not in values:
             values = {**values, "now": self.moment(timezone.now())}
-        cursor.execute(sql, values)
+        if not self._prelude:
+            cursor.execute(sql, values)
+            return
+        prelude, self._prelude = self._prelude, ""
+        if getattr(self.connection.features, "uses_server_side_binding", False):
+            cursor.execute(prelude)
+            cursor.execute(sql, values)
+            return
+        cursor.execute(f"{prelude}; {sql}", values)
+        cursor.nextset()
 
     def uuid(self, value: Any) -> UUID | None:
         """An id as it came from the driver."""

@@ -76,15 +76,17 @@ def _upsert(db: Dialect, changes: Mapping[UUID, TreeChange]) -> list[UUID]:
 
 def _update(db: Dialect, changes: Mapping[UUID, TreeChange]) -> list[UUID]:
     params = {"rows": _rows(changes), "roots": db.id_list(sorted(changes))}
+    held, among = "", ""
     if db.is_postgres and len(changes) > 1:
-        db.run(
-            f"SELECT 1 FROM cq_stream WHERE root {db.ids('roots')} ORDER BY root FOR UPDATE",
-            params,
+        held = (
+            f"WITH held AS (SELECT h.root FROM cq_stream AS h WHERE h.root {db.ids('roots')} "
+            "ORDER BY h.root FOR UPDATE)"
         )
+        among = "AND s.root IN (SELECT root FROM held)"
     rows = db.run(
-        f"""UPDATE cq_stream AS s SET tree_open = s.tree_open + v.delta,
+        f"""{held} UPDATE cq_stream AS s SET tree_open = s.tree_open + v.delta,
             open = s.tree_open + v.delta > 0
-        FROM {db.recordset("v", _CHANGE)} WHERE s.root = v.root
+        FROM {db.recordset("v", _CHANGE)} WHERE s.root = v.root {among}
         {db.returning("s.root, s.tree_open", "s")}""",
         params,
     )

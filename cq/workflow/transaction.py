@@ -52,7 +52,7 @@ def engine_transaction(lock_timeout_ms: int | None = None) -> Iterator[Dialect]:
     if db.connection.in_atomic_block or db.is_postgres:
         with transaction.atomic(using=database()):
             if lock_timeout_ms is not None and db.is_postgres:
-                db.count(f"SET LOCAL lock_timeout = {int(lock_timeout_ms)}")
+                db.first(f"SET LOCAL lock_timeout = {int(lock_timeout_ms)}")
             yield db
         return
     with writer_lock, transaction.atomic(using=database()):
