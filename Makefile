@@ -51,7 +51,7 @@ cluster: ## The demo as 1 web process and 3 workers, on private PostgreSQL and R
 
 bench: ## Measure enqueue, latency and throughput on private servers
 	@$(SET_UP) postgres servers
-	@$(BIN)/python -m tests.services $(BIN)/python -m benchmarks $(ARGS)
+	@$(BIN)/python -m tests.services --durable $(BIN)/python -m benchmarks $(ARGS)
 
 clean: ## Remove the virtual environment, caches and built files
 	rm -rf .venv .venv-newer build dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis

@@ -6,9 +6,10 @@ however the caller ends: the server is the child of a guard process (service_gua
 reads the caller's pipe, and the pipe closes with the caller, `kill -9` included. Standard
 library only, so that tools/cluster.py and the benchmarks use it too. From a shell:
 
-    python -m tests.services COMMAND [ARGUMENT ...]
+    python -m tests.services [--durable] COMMAND [ARGUMENT ...]
 
-runs a command with DATABASE_URL and REDIS_URL naming two servers of its own.
+runs a command with DATABASE_URL and REDIS_URL naming two servers of its own; `--durable`
+leaves PostgreSQL its fsync, as measurements want it.
 """
 
 from __future__ import annotations
@@ -24,7 +25,6 @@ from pathlib import Path
 from typing import Any
 
 GUARD = Path(__file__).resolve().with_name("service_guard.py")
-KINDS = ("postgres", "redis")
 
 
 class ServiceUnavailable(RuntimeError):
@@ -93,19 +93,18 @@ def start(kind: str, *, durable: bool = False) -> Server:
     return Server(kind, durable=durable)
 
 
-def run(command: Iterable[str]) -> int:
+def run(command: Iterable[str], *, durable: bool = False) -> int:
     """Run a command beside two servers of its own and return its exit code."""
     with contextlib.ExitStack() as stack:
-        servers = {kind: start(kind) for kind in KINDS}
-        for server in servers.values():
+        environment = dict(os.environ)
+        for variable, kind in (("DATABASE_URL", "postgres"), ("REDIS_URL", "redis")):
+            server = start(kind, durable=durable and kind == "postgres")
             stack.callback(server.close)
-        environment = {
-            **os.environ,
-            "DATABASE_URL": servers["postgres"].url,
-            "REDIS_URL": servers["redis"].url,
-        }
+            environment[variable] = server.url
         return subprocess.run([*command], env=environment).returncode
 
 
 if __name__ == "__main__":
-    sys.exit(run(sys.argv[1:]))
+    arguments = sys.argv[1:]
+    is_durable = arguments[:1] == ["--durable"]
+    sys.exit(run(arguments[is_durable:], durable=is_durable))
