@@ -1,0 +1,213 @@
+"""How a worker ends: drained, forced, quiet, at its limits; and what becomes of its tasks."""
+
+from __future__ import annotations
+
+import signal
+import socket
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from cq.definition.status import Status
+from cq.models import Task, Worker
+from tests.sampleapp import trouble
+from tests.sampleapp.models import Effect
+from tests.sampleapp.tasks import (
+    begin_and_end,
+    doze,
+    doze_sync,
+    fan_out,
+    flaky,
+    noop,
+    noop_atomic,
+    write_effect_then_sleep,
+)
+from tests.workers import WorkerFactory, WorkerProcess
+
+WaitUntil = Callable[..., Any]
+
+TROUBLE = {"TASK_MODULES": [trouble.MODULE]}
+LONG = 60.0
+
+
+def running(count: int) -> bool:
+    return Task.objects.filter(status=Status.RUNNING).count() == count
+
+
+def start_one_of_each_kind(wait_until: WaitUntil, seconds: float = LONG) -> list[Task]:
+    """An async body, a thread, an atomic one that has written, and one in a child process."""
+    tasks = [
+        doze.delay(seconds),
+        begin_and_end.delay(seconds),
+        write_effect_then_sleep.delay(seconds),
+        trouble.doze_in_a_child.delay(seconds),
+    ]
+    wait_until(lambda: Effect.objects.filter(kind="begin").count() == 2, timeout=20)
+    wait_until(lambda: running(4))
+    return tasks
+
+
+def assert_handed_back(tasks: list[Task]) -> None:
+    for task in tasks:
+        task.refresh_from_db()
+        state = (task.status, task.releases, task.attempts, task.crashes, task.claim_token)
+        assert state == (Status.QUEUED, 1, 0, 0, None), task
+    assert not Effect.objects.exclude(kind="begin").exists()
+    assert not Worker.objects.filter(alive=True).exists()
+
+
+def assert_ends(worker: WorkerProcess, code: int, within: float) -> None:
+    began = time.monotonic()
+    assert worker.process.wait(within + 10) == code, worker.output()
+    assert time.monotonic() - began < within
+    assert "Traceback" not in worker.output()
+
+
+@pytest.mark.parametrize(
+    ("numbers", "code", "within"),
+    [
+        ([signal.SIGTERM], 0, 6.0),
+        ([signal.SIGTERM, signal.SIGINT], 6, 3.5),
+        ([signal.SIGQUIT], 6, 3.5),
+    ],
+    ids=["after the grace", "by a second signal", "at once by QUIT"],
+)
+def test_what_does_not_end_is_handed_back_uncharged(
+    worker_process: WorkerFactory,
+    wait_until: WaitUntil,
+    numbers: list[signal.Signals],
+    code: int,
+    within: float,
+) -> None:
+    grace = "1" if code == 0 else "30"
+    worker = worker_process("--no-scheduler", "--grace", grace, cq=TROUBLE)
+    tasks = start_one_of_each_kind(wait_until)
+    for number in numbers:
+        worker.send(number)
+        if number is not numbers[-1]:
+            wait_until(lambda: Worker.objects.filter(state="draining").exists())
+    assert_ends(worker, code, within)
+    assert_handed_back(tasks)
+
+
+def test_a_drained_worker_ends_what_runs_and_claims_nothing_more(
+    worker_process: WorkerFactory, wait_until: WaitUntil
+) -> None:
+    worker = worker_process("--no-scheduler", "--grace", "20", "-c", "2", "--threads", "2")
+    tasks = [doze.delay(1.0), doze.delay(1.0), doze_sync.delay(1.0), doze_sync.delay(1.0)]
+    wait_until(lambda: running(4))
+    waiting = [doze.delay(0.1), doze_sync.delay(0.1)]
+    worker.send(signal.SIGTERM)
+    assert_ends(worker, 0, 10)
+    assert {Task.objects.get(id=task.id).status for task in tasks} == {Status.SUCCESS}
+    states = Task.objects.filter(id__in=[task.id for task in waiting])
+    assert {(task.status, task.attempts) for task in states} == {(Status.QUEUED, 0)}
+
+
+def get(port: int, path: str) -> tuple[int, str]:
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=5) as answer:
+            return answer.status, answer.read().decode().strip()
+    except urllib.error.HTTPError as error:
+        return error.code, error.read().decode().strip()
+
+
+@pytest.fixture
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port: int = server.getsockname()[1]
+        return port
+
+
+def test_a_quiet_worker_ends_what_runs_and_says_so(
+    worker_process: WorkerFactory, wait_until: WaitUntil, free_port: int
+) -> None:
+    worker = worker_process("--no-scheduler", "--health", f"127.0.0.1:{free_port}")
+    wait_until(lambda: get(free_port, "/readyz") == (200, "claiming"))
+    assert get(free_port, "/livez") == (200, "alive")
+    task = doze.delay(1.0)
+    wait_until(lambda: running(1))
+    worker.send(signal.SIGUSR2)
+    wait_until(lambda: get(free_port, "/readyz") == (503, "quiet"))
+    late = noop.delay()
+    task.wait(10)
+    late.refresh_from_db()
+    assert late.status == Status.QUEUED
+    assert Worker.objects.get(alive=True).state == "quiet"
+    assert get(free_port, "/livez") == (200, "alive")
+    worker.send(signal.SIGTERM)
+    assert_ends(worker, 0, 5)
+
+
+def test_a_burst_does_all_that_is_due_and_what_comes_of_it(worker_process: WorkerFactory) -> None:
+    flaky_one = flaky.delay(4)
+    tree = fan_out.delay(5, 0.2)
+    chained = noop_atomic.delay()
+    chained.chain(noop)
+    plain = [noop.delay() for _ in range(300)]
+    later = noop.using(run_after=600).delay()
+    worker = worker_process("--burst", ready=False)
+    assert_ends(worker, 0, 20)
+    later.refresh_from_db()
+    assert later.status == Status.QUEUED
+    assert set(Task.objects.exclude(id=later.id).values_list("status", flat=True)) == {"S"}
+    flaky_one.refresh_from_db()
+    tree.refresh_from_db()
+    assert (flaky_one.attempts, flaky_one.retries, flaky_one.result) == (4, 3, 4)
+    assert (tree.status, plain[0].pk is not None) == (Status.SUCCESS, True)
+
+
+def test_a_burst_ends_by_a_signal_too(
+    worker_process: WorkerFactory, wait_until: WaitUntil
+) -> None:
+    task = doze.delay(LONG)
+    worker = worker_process("--burst", "--grace", "0", ready=False)
+    wait_until(lambda: running(1), timeout=20)
+    worker.send(signal.SIGTERM)
+    assert_ends(worker, 0, 5)
+    assert_handed_back([task])
+
+
+@pytest.mark.parametrize(
+    ("option", "started"), [(("--max-tasks", "7"), 7), (("--max-memory", "10"), None)]
+)
+def test_a_worker_ends_at_its_limits(
+    worker_process: WorkerFactory, option: tuple[str, str], started: int | None
+) -> None:
+    tasks = [body.delay() for body in (noop, noop_atomic) for _ in range(10)]
+    worker = worker_process(*option, "--no-scheduler", ready=False)
+    assert_ends(worker, 0, 20)
+    done = Task.objects.filter(status=Status.SUCCESS).count()
+    assert done == started if started else 0 < done <= len(tasks)
+    assert not Task.objects.exclude(status__in=[Status.SUCCESS, Status.QUEUED]).exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["-c", "0"], "'0' is not a whole number above 0."),
+        (["--grace", "soon"], "'soon' is not a number of seconds from 0 to 86400."),
+        (["-Q", "a b"], "'a b'"),
+        (["--health", "8001"], "'8001' is not an address to answer health probes on."),
+        (["--threads", "many"], "'many' is not a whole number above 0."),
+    ],
+)
+def test_bad_arguments_get_one_sentence(
+    worker_process: WorkerFactory, arguments: list[str], sentence: str
+) -> None:
+    worker = worker_process(*arguments, ready=False)
+    assert worker.process.wait(20) == 2
+    assert sentence in worker.output()
+    assert "Traceback" not in worker.output()
+
+
+def test_a_wrong_setting_gets_one_sentence(worker_process: WorkerFactory) -> None:
+    worker = worker_process(cq={"SLOT": 5}, ready=False)
+    assert worker.process.wait(20) == 2
+    assert "CQ['SLOT'] is not a setting of cq." in worker.output()
+    assert "Did you mean 'SLOTS'?" in worker.output()
+    assert "Traceback" not in worker.output()

@@ -1,0 +1,170 @@
+"""
+Sample bodies that misbehave: they swallow, block, exit, kill, leak and run too long.
+
+Not a tasks.py, so that only those workers have them that are told so by
+`CQ["TASK_MODULES"] = ["tests.sampleapp.trouble"]`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import time
+from typing import Any
+
+from django.db import connection
+
+from cq import task
+from tests.sampleapp.tasks import leave_effect
+
+MODULE = __name__
+
+
+# --- what bodies raise --------------------------------------------------------------------------
+
+RAISED = {
+    "SystemExit": lambda: SystemExit(3),
+    "KeyboardInterrupt": lambda: KeyboardInterrupt(),
+    "BaseExceptionGroup": lambda: BaseExceptionGroup("many", [KeyboardInterrupt()]),
+    "CancelledError": lambda: asyncio.CancelledError(),
+    "GeneratorExit": lambda: GeneratorExit(),
+    "StopIteration": lambda: StopIteration(),
+    "Unspeakable": lambda: Unspeakable(),
+}
+
+
+class Unspeakable(Exception):
+    """Cannot even be shown."""
+
+    def __str__(self) -> str:
+        raise RuntimeError("no words")
+
+    __repr__ = __str__
+
+
+@task(atomic=False)
+def raise_odd(cqt: Any, name: str) -> None:
+    raise RAISED[name]()
+
+
+@task
+def raise_odd_atomic(cqt: Any, name: str) -> None:
+    leave_effect(cqt, "rolled back")
+    raise RAISED[name]()
+
+
+@task
+async def raise_odd_async(cqt: Any, name: str) -> None:
+    raise RAISED[name]()
+
+
+@task(atomic=False, pool="process")
+def raise_odd_in_a_child(cqt: Any, name: str) -> None:
+    raise RAISED[name]()
+
+
+@task
+async def cancel_itself(cqt: Any) -> None:
+    current = asyncio.current_task()
+    assert current is not None
+    current.cancel()
+    await asyncio.sleep(30)
+
+
+@task(atomic=False)
+def recurse(cqt: Any) -> None:
+    recurse.body(cqt)
+
+
+# --- what cannot be ended -----------------------------------------------------------------------
+
+
+@task
+async def swallow(cqt: Any, seconds: float = 30.0) -> str:
+    """Answers no cancellation until its time is over."""
+    loop = asyncio.get_running_loop()
+    end = loop.time() + seconds
+    while loop.time() < end:
+        try:
+            await asyncio.sleep(end - loop.time())
+        except asyncio.CancelledError:
+            continue
+    return "swallowed"
+
+
+@task(timeout=0.3)
+async def swallow_its_limit(cqt: Any, seconds: float = 30.0) -> str:
+    return await swallow.body(cqt, seconds)
+
+
+@task(atomic=False)
+def write_every_moment(cqt: Any, seconds: float = 30.0) -> None:
+    """A thread that writes all the time; stops at the first statement that is refused."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        leave_effect(cqt, "moment")
+        time.sleep(0.02)
+
+
+@task(atomic=False, timeout=0.3)
+def sleep_in_a_thread(cqt: Any, seconds: float = 30.0) -> None:
+    """Past its limit, and deaf to everything."""
+    time.sleep(seconds)
+
+
+@task(timeout=0.5)
+def query_too_long(cqt: Any, seconds: float = 30.0) -> None:
+    """A thread past its limit inside one statement (PostgreSQL)."""
+    leave_effect(cqt, "rolled back")
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT pg_sleep(%s)", [seconds])
+
+
+@task
+async def block_the_loop(cqt: Any, seconds: float) -> None:
+    time.sleep(seconds)
+
+
+# --- what takes the process along ---------------------------------------------------------------
+
+
+@task(atomic=False)
+def kill_own_process(cqt: Any) -> None:
+    leave_effect(cqt, "killer")
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+@task
+async def exit_hard(cqt: Any) -> None:
+    os._exit(7)
+
+
+@task(atomic=False, pool="process")
+def doze_in_a_child(cqt: Any, seconds: float = 30.0) -> int:
+    leave_effect(cqt, "begin")
+    time.sleep(seconds)
+    leave_effect(cqt, "end")
+    return os.getpid()
+
+
+@task(atomic=False, pool="process")
+def print_much(cqt: Any) -> str:
+    """What it prints must not be taken for its answer."""
+    print("done\n" * 100, flush=True)  # noqa: T201
+    return "printed"
+
+
+@task(atomic=False, pool="process")
+def log_in_a_child(cqt: Any, count: int) -> None:
+    for number in range(1, count + 1):
+        cqt.log(f"line {number}")
+
+
+@task
+async def loggers(cqt: Any, children: int, lines: int) -> None:
+    """Children that log at the same time into one record."""
+    from tests.sampleapp.tasks import log_lines, log_lines_sync
+
+    for number in range(children):
+        cqt.subtask(log_lines if number % 2 else log_lines_sync, lines)
