@@ -10,7 +10,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import Any, TypeVar
 from uuid import UUID
 
 from cq.errors import CQError, InvalidFrame, Refused
@@ -42,6 +42,8 @@ TRY_AGAIN = 1013
 RETRY_SECONDS = 1.0
 
 logger = logging.getLogger("cq.web")
+
+T = TypeVar("T")
 
 Scope = dict[str, Any]
 Receive = Callable[[], Awaitable[dict[str, Any]]]
@@ -178,7 +180,8 @@ class TaskSocket:
             await self._send(error_frame("too_many", message, id=request.id))
             return
         grant = await self._answer(
-            request.id, access.grant, request.id, user=self._user, token=request.token
+            request.id,
+            self._hub.ask(access.grant, request.id, user=self._user, token=request.token),
         )
         if grant is not None:
             subscription = Subscription(request, grant, self._limits, self._hub.ask, self._news.set)
@@ -194,11 +197,9 @@ class TaskSocket:
     async def _on_act(self, request: Act) -> None:
         root = await self._answer(
             request.id,
-            actions.act,
-            request.do,
-            request.id,
-            user=self._user,
-            token=request.token,
+            self._hub.act(
+                actions.act, request.do, request.id, user=self._user, token=request.token
+            ),
         )
         if root is not None:
             self._hub.read_now(root)
@@ -207,10 +208,10 @@ class TaskSocket:
     async def _on_ping(self, request: Ping) -> None:
         await self._send({"type": "pong"})
 
-    async def _answer(self, id: UUID, fn: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        """Ask the rows, or tell the client why not and return None."""
+    async def _answer(self, id: UUID, asked: Awaitable[T]) -> T | None:
+        """Wait for what was asked of the rows, or tell the client why not and return None."""
         try:
-            return await self._hub.ask(fn, *args, **kwargs)
+            return await asked
         except Refused as error:
             await self._send(error_frame(str(error.facts["code"]), str(error), id=id))
         except CQError as error:

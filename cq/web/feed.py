@@ -23,10 +23,11 @@ LOOKS = (0.1, 0.3, 1.0, 3.0)
 """Seconds after a subscription at which rows are read again: the workers may not know yet."""
 
 COUNT_SECONDS = 0.5
-"""Seconds after the end of a child until its parent's counters are read."""
+"""Seconds until the rows are read for what events do not tell: counters, new tasks."""
 
 _ENDED = frozenset(status.name.lower() for status in TERMINAL)
 _NOT_STARTED = frozenset(status.name.lower() for status in NOT_STARTED)
+_IDENTITY = {"name", "status", "parent"}
 _RANK = {"pending": 0, "queued": 1, "running": 2, "waiting": 3, "retry": 3}
 
 
@@ -233,6 +234,8 @@ class Feed:
         self.version += 1
         if "status" not in patch:
             self._note_life(patch["id"])
+        elif patch["status"] == "waiting":
+            self.read_now()  # its children have just come into being
         elif patch["status"] in _ENDED and patch.get("parent"):
             # The open children of its parent are counted in the rows alone.
             self.rows_at = min(self.rows_at, self._clock() + COUNT_SECONDS)
@@ -254,10 +257,11 @@ class Feed:
     def _patch(self, patch: Node) -> None:
         known = self.node(patch["id"])
         if known is None:
-            if self.wants_tree and "name" in patch and len(self._nodes) < MAX_NODES:
+            if not self.wants_tree:
+                return
+            self.rows_at = min(self.rows_at, self._clock() + COUNT_SECONDS)
+            if patch.keys() >= _IDENTITY and len(self._nodes) < MAX_NODES:
                 self._change(patch)
-            elif self.wants_tree:
-                self.rows_at = min(self.rows_at, self._clock() + LOOKS[2])
         elif not _is_older(patch, known):
             self._change({**known, **patch})
 
@@ -318,7 +322,7 @@ def _is_older(patch: Node, known: Node) -> bool:
 
 def _age(node: Node, known: Node) -> tuple[Any, int]:
     status = str(node.get("status", known["status"]))
-    return (node.get("attempt", known["attempt"]), _RANK.get(status, 4))
+    return (node.get("attempt", known.get("attempt", 0)), _RANK.get(status, 4))
 
 
 def _lines_of(value: object) -> list[Line]:

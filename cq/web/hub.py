@@ -75,6 +75,7 @@ class Hub:
         self._stirred = asyncio.Event()
         self._is_reading_well = True
         self._reads, self._asks = Lane("cq-live-reads"), Lane("cq-live-asks")
+        self._acts = Lane("cq-live-acts")
         self._link = Link(self._take_event, self._set_live)
         publisher.attach(self._take_from_any_thread)
         # The one task that no group owns: the hub itself, which stop() ends and awaits.
@@ -85,12 +86,16 @@ class Hub:
         publisher.detach(self._take_from_any_thread)
         self._services.cancel()
         await asyncio.wait([self._services])
-        self._reads.close()
-        self._asks.close()
+        for lane in (self._reads, self._asks, self._acts):
+            lane.close()
 
     async def ask(self, fn: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Run a function that uses the ORM, in turn with those of the other sockets."""
         return await self._asks.run(lambda: _on_session(fn, *args, **kwargs))
+
+    async def act(self, fn: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Run an action likewise; it may wait for locks, which must hold up nobody's questions."""
+        return await self._acts.run(lambda: _on_session(fn, *args, **kwargs))
 
     @contextmanager
     def room_for(self, user: Any, most: int) -> Iterator[bool]:

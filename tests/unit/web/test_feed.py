@@ -271,6 +271,22 @@ class TestStates:
             tree.tell(kind, **data)
             assert tree.feed.rows_at == tree.now
 
+    def test_the_children_of_a_task_that_waits_are_read_at_once(self):
+        tree = Tree(Someone(tree=True))
+        tree.read()
+        tree.tell("state", nodes=[{"id": str(ROOT), "status": "waiting"}])
+        assert tree.feed.rows_at == tree.now
+
+    def test_a_child_that_came_without_its_attempt_can_still_change(self):
+        tree, child = Tree(Someone(tree=True, log=False)), str(uuid4())
+        tree.read()
+        for status in ("queued", "running", "success"):
+            patch = {"id": child, "name": "t", "parent": str(ROOT), "status": status}
+            tree.tell("state", nodes=[patch])
+            known = tree.feed.node(child)
+            assert known is not None
+            assert known["status"] == status
+
     def test_nobody_sees_the_tree_and_children_are_not_kept(self, tree: Tree):
         tree.tell("state", nodes=[node(uuid4())])
         assert tree.feed.nodes() == [node()]
