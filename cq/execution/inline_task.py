@@ -73,16 +73,16 @@ class InlineTask(AsyncVerbs):
         self.subtasks, self.next = Relatives(), Relatives()
         self.submitted = datetime.now(UTC)
         self.lines: list[Line] = []
+        self.errors: list[dict[str, JSON]] = []
         self.status = plan.status
         self.begin()
 
     def begin(self) -> None:
-        """Forget what an earlier run came to, but not what it logged."""
+        """Forget what an earlier run came to, but not its history."""
         self.value: Any = None
         """What the body's end came to, also where the function stores no result."""
         self.result: Any = None
         self.error: str | None = None
-        self.errors: list[dict[str, JSON]] = []
         self.exception: BaseException | None = None
         self.attempts = self.retries = 0
         self.started: datetime | None = None
