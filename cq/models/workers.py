@@ -20,19 +20,6 @@ class Beat:
     identity: dict[str, Any]
 
 
-@dataclass(frozen=True, slots=True)
-class Orphan:
-    """A running task whose worker is dead."""
-
-    id: UUID
-    crashes: int
-    at_most_once: bool
-
-    def is_spent(self, max_crashes: int) -> bool:
-        """Whether the task may not run again."""
-        return self.at_most_once or self.crashes + 1 >= max_crashes
-
-
 def enlist(worker: Worker) -> None:
     """Insert the row of a starting worker."""
     worker.save(using=database(), force_insert=True)
@@ -103,37 +90,56 @@ def declare_dead(db: Dialect, worker: UUID, beat: int) -> bool:
     return True
 
 
-def orphans(db: Dialect, limit: int) -> list[Orphan]:
-    """Lock running tasks of dead workers that nobody else is moving."""
+def orphans(
+    db: Dialect, limit: int, *, max_crashes: int, spent: bool, ids: Sequence[UUID] | None = None
+) -> list[UUID]:
+    """
+    Lock running tasks of dead workers that nobody else is moving, any or among `ids`.
+
+    `spent` asks for those that may not run again, the opposite for those that may.
+    """
     lock = "FOR UPDATE OF t SKIP LOCKED" if db.is_postgres else ""
-    rows = db.run(
-        f"""SELECT t.id, t.crashes, t.at_most_once FROM cq_worker AS w
-        JOIN cq_task AS t ON t.worker_id = w.id
+    return _found(
+        db,
+        f"""cq_worker AS w JOIN cq_task AS t ON t.worker_id = w.id
         WHERE NOT w.alive AND t.worker_id IS NOT NULL AND t.status = 'R'
-        LIMIT %(limit)s {lock}""",
-        {"limit": limit},
+        AND {"" if spent else "NOT"} (t.at_most_once OR t.crashes + 1 >= %(max_crashes)s)""",
+        {"max_crashes": max_crashes},
+        limit,
+        ids,
+        lock,
     )
-    return [Orphan(db.uuid(row[0]), row[1], bool(row[2])) for row in rows]  # type: ignore[arg-type]
 
 
-def expired(db: Dialect, limit: int) -> list[UUID]:
-    """Claimable tasks whose time to start is over."""
-    rows = db.run(
-        f"SELECT t.id FROM cq_task AS t WHERE t.expires_at <= {db.now} "
-        "AND t.status IN ('Q', 'Y') LIMIT %(limit)s",
-        {"limit": limit},
-    )
-    return [db.uuid(row[0]) for row in rows]  # type: ignore[misc]
+def expired(db: Dialect, limit: int, *, ids: Sequence[UUID] | None = None) -> list[UUID]:
+    """Likewise claimable tasks whose time to start is over."""
+    condition = f"cq_task AS t WHERE t.expires_at <= {db.now} AND t.status IN ('Q', 'Y')"
+    return _found(db, condition, {}, limit, ids, db.skip_locked)
 
 
-def unroutable(db: Dialect, limit: int, seconds: float) -> list[UUID]:
-    """Parked tasks that have been due for longer than that."""
+def unroutable(
+    db: Dialect, limit: int, *, seconds: float, ids: Sequence[UUID] | None = None
+) -> list[UUID]:
+    """Likewise parked tasks that have been due for longer than that."""
     age = f"{db.now} - %(seconds)s * interval '1 second'"
     if not db.is_postgres:
         age = f"strftime('%%Y-%%m-%%d %%H:%%M:%%f', {db.now}, '-' || %(seconds)s || ' seconds')"
+    condition = f"cq_task AS t WHERE t.parked AND t.run_at <= {age}"
+    return _found(db, condition, {"seconds": seconds}, limit, ids, db.skip_locked)
+
+
+def _found(
+    db: Dialect,
+    condition: str,
+    params: dict[str, Any],
+    limit: int,
+    ids: Sequence[UUID] | None,
+    lock: str,
+) -> list[UUID]:
+    among = "" if ids is None else f"AND t.id {db.ids('ids')}"
     rows = db.run(
-        f"SELECT t.id FROM cq_task AS t WHERE t.parked AND t.run_at <= {age} LIMIT %(limit)s",
-        {"limit": limit, "seconds": seconds},
+        f"SELECT t.id FROM {condition} {among} LIMIT %(limit)s {lock}",
+        {**params, "limit": limit, "ids": db.id_list(ids or ())},
     )
     return [db.uuid(row[0]) for row in rows]  # type: ignore[misc]
 

@@ -7,9 +7,13 @@ taken in batches, passing over those that somebody is moving. The same sweep end
 that expired before they started, and parks those that no live worker can run.
 """
 
-from collections.abc import Callable, Sequence
+import logging
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
+from typing import Protocol
 from uuid import UUID
+
+from django.db import OperationalError
 
 from cq import conf
 from cq.definition.status import CLAIMABLE, Status
@@ -18,9 +22,12 @@ from cq.models.sql import Dialect, dialect
 from cq.models.transitions import end_from, park_heads, put_back, unpark
 from cq.workflow.aftermath import Aftermath
 from cq.workflow.settle import settle
-from cq.workflow.transaction import engine_transaction, repeated
+from cq.workflow.transaction import engine_transaction, is_lock_timeout, repeated
+
+logger = logging.getLogger("cq.workflow")
 
 BATCH = 200
+LOCK_TIMEOUT_MS = 1000
 PARK_BATCH = 5000
 _BACKOFF_SECONDS = 1.0
 
@@ -42,65 +49,89 @@ def rescue_tasks() -> int:
     Covers every dead worker, also one that was declared dead by somebody who then died.
     """
     rescued = 0
-    while True:
-        batch = repeated(_rescue_batch)
+    for step in (_put_back, _lose):
+        while (batch := step()) == BATCH:
+            rescued += batch
         rescued += batch
-        if batch < BATCH:
-            return rescued
+    return rescued
 
 
-def _rescue_batch() -> int:
-    settings = conf.current()
-    with engine_transaction() as db:
-        orphans = workers.orphans(db, BATCH)
-        if not orphans:
-            return 0
-        aftermath = Aftermath()
-        back = [row.id for row in orphans if not row.is_spent(settings.max_crashes)]
-        spent = [row.id for row in orphans if row.is_spent(settings.max_crashes)]
-        if back:
-            moved = put_back(db, back, backoff=_BACKOFF_SECONDS)
-            aftermath.moved += moved
+def _put_back() -> int:
+    def work() -> int:
+        with engine_transaction() as db:
+            ids = workers.orphans(db, BATCH, max_crashes=conf.current().max_crashes, spent=False)
+            moved = put_back(db, ids, backoff=_BACKOFF_SECONDS)
+            aftermath = Aftermath(moved=list(moved))
             for row in moved:
                 aftermath.ring(row.queue, [row.id])
-        if spent:
-            lost = end_from(
-                db,
-                spent,
-                [Status.RUNNING],
-                Status.LOST,
-                error="The worker died while it ran the task.",
-                failure_ttl=settings.failure_ttl,
-            )
-            settle(db, lost, aftermath)
-        aftermath.count(db)
-        aftermath.tell_after_commit()
-    return len(orphans)
+            aftermath.tell_after_commit()
+            return len(moved)
+
+    return repeated(work)
+
+
+def _lose() -> int:
+    limit = conf.current().max_crashes
+    find = partial(workers.orphans, limit=BATCH, max_crashes=limit, spent=True)
+    return _end(find, [Status.RUNNING], Status.LOST, "The worker died while it ran the task.")
 
 
 def end_overdue() -> int:
     """Fail tasks that expired before they started, or that nobody could run for too long."""
-    settings = conf.current()
-    db = dialect()
-    expired = workers.expired(db, BATCH)
-    unroutable = workers.unroutable(db, BATCH, settings.unroutable_ttl)
-    ended = 0
-    if expired:
-        ended += repeated(partial(_fail, expired, "Expired before it could start."))
-    if unroutable:
-        reason = f"No worker registered the task for {settings.unroutable_ttl:g} seconds."
-        ended += repeated(partial(_fail, unroutable, reason))
+    ttl = conf.current().unroutable_ttl
+    expired = partial(workers.expired, limit=BATCH)
+    unroutable = partial(workers.unroutable, limit=BATCH, seconds=ttl)
+    waited = f"No worker registered the task for {ttl:g} seconds."
+    return _end(expired, CLAIMABLE, Status.FAILURE, "Expired before it could start.") + _end(
+        unroutable, CLAIMABLE, Status.FAILURE, waited
+    )
+
+
+class _Find(Protocol):
+    def __call__(self, db: Dialect, *, ids: Sequence[UUID] | None = None) -> list[UUID]:
+        """Lock the tasks to be ended, any of them or those among `ids`."""
+        ...
+
+
+def _end(find: _Find, sources: Iterable[Status], target: Status, error: str) -> int:
+    # An ancestor that somebody holds must not keep the others waiting: they are halved.
+    parts, ended = [repeated(partial(_find, find))], 0
+    while parts:
+        part = parts.pop(0)
+        if not part:
+            continue
+        try:
+            work = partial(_end_part, partial(find, ids=part), sources, target, error)
+            ended += repeated(work, unless=is_lock_timeout)
+        except OperationalError as problem:
+            if not is_lock_timeout(problem):
+                raise
+            half = len(part) // 2
+            if half:
+                parts += [part[:half], part[half:]]
+            else:
+                logger.info("Task %s ends when its relatives can be locked.", part[0])
     return ended
 
 
-def _fail(ids: Sequence[UUID], reason: str) -> int:
+def _find(find: _Find) -> list[UUID]:
     with engine_transaction() as db:
+        return find(db)
+
+
+def _end_part(
+    find: Callable[[Dialect], list[UUID]],
+    sources: Iterable[Status],
+    target: Status,
+    error: str,
+) -> int:
+    with engine_transaction(lock_timeout_ms=LOCK_TIMEOUT_MS) as db:
         ended = end_from(
             db,
-            ids,
-            CLAIMABLE,
-            Status.FAILURE,
-            error=reason,
+            find(db),
+            sources,
+            target,
+            error=error,
             failure_ttl=conf.current().failure_ttl,
         )
         aftermath = Aftermath()

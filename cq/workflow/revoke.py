@@ -17,6 +17,7 @@ from django.db import connections, transaction
 
 from cq import conf
 from cq.definition.status import ACTIVE, Status
+from cq.errors import WaitTimeout
 from cq.models.queries import database, lock_free, open_family, rows_by_id
 from cq.models.sql import dialect
 from cq.models.task import Task
@@ -38,7 +39,8 @@ def revoke(task: Task | UUID) -> bool:
     When it returns none of them will start any more. A running async body is cancelled,
     a running thread cannot be: what it still writes does not count. Revoking a task that
     has ended is no error and changes nothing. Inside an atomic block it takes effect
-    after the commit.
+    after the commit. Raises WaitTimeout when somebody's transaction holds one of the rows
+    for too long; the others are revoked then.
     """
     id = task if isinstance(task, UUID) else task.id
     alias = database()
@@ -67,9 +69,16 @@ def revoke_now(id: UUID) -> bool:
             break
         ended = repeated(partial(_end, left))
         stopped = stopped or bool(ended)
-        if not ended:
-            if time.monotonic() > deadline:
-                break
+        if ended:
+            deadline = time.monotonic() + _PATIENCE_SECONDS
+        elif time.monotonic() > deadline:
+            raise WaitTimeout(
+                f"{len(left)} of the tasks at and behind {id} could not be revoked: another "
+                f"transaction has held their rows for {_PATIENCE_SECONDS:g} seconds. End it, "
+                "then revoke again.",
+                task_id=id,
+            )
+        else:
             _pause.wait(0.02)
     return stopped
 
