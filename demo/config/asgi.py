@@ -1,8 +1,8 @@
 """
 The demo as an ASGI application: pages, static files, the live socket.
 
-Without services the worker runs beside it on the same loop; with them `with_worker`
-does nothing, since `CQ["EMBEDDED"]` is off.
+`application` hosts the worker too, on the same loop, when there are no services; with them
+`CQ["EMBEDDED"]` is off. `site` is the same without a worker.
 """
 
 import os
@@ -19,12 +19,12 @@ pages = get_asgi_application()
 from cq.asgi import with_worker  # noqa: E402
 from cq.routing import websocket_urlpatterns  # noqa: E402
 
-application = with_worker(
-    ProtocolTypeRouter(
-        {
-            # The demo serves its few static files itself, with DEBUG off too.
-            "http": ASGIStaticFilesHandler(pages),
-            "websocket": AuthMiddlewareStack(URLRouter(websocket_urlpatterns)),
-        }
-    )
+site = ProtocolTypeRouter(
+    {
+        # The demo serves its few static files itself, with DEBUG off too.
+        "http": ASGIStaticFilesHandler(pages),
+        "websocket": AuthMiddlewareStack(URLRouter(websocket_urlpatterns)),
+    }
 )
+
+application = with_worker(site)

@@ -8,7 +8,7 @@ does not end, and what has not begun, goes on at the next start.
 import secrets
 from typing import Any
 
-from config.asgi import application
+from config.asgi import site
 from daphne.server import Server, twisted_loop
 from django.contrib.auth import get_user_model
 from django.core.management import call_command
@@ -40,11 +40,12 @@ class Command(BaseCommand):
 
         def begin() -> None:
             stop_on_signal(server.stop)
-            # At once, not with the first visitor: the heartbeat beats without one.
+            # At once, not with the first visitor: the heartbeat beats without one. And once:
+            # a visitor who comes while the worker drains must not start another.
             embedded_worker.ensure_started()
 
         server = Server(
-            application,
+            site,
             endpoints=[f"tcp:port={port}:interface=127.0.0.1"],
             signal_handlers=False,
             ready_callable=ready,
