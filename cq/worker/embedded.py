@@ -25,7 +25,7 @@ from cq.worker.runner import Runner
 logger = logging.getLogger("cq.worker")
 
 LINGER = 0.3
-EMBEDDED_GRACE = 1.5
+EMBEDDED_GRACE = 1.0
 _RETRY_SECONDS = 1.0
 _LEAVE_SECONDS = 0.5
 
@@ -43,10 +43,11 @@ class EmbeddedWorker:
         self._stopping = threading.Event()
 
     def ensure_started(self) -> None:
-        """Start the worker on the running loop unless it runs already."""
+        """Start the worker on the running loop unless it runs already, or was stopped on it."""
         loop = asyncio.get_running_loop()
         with self._lock:
-            if self._loop is loop and self._task is not None and not self._task.done():
+            is_running = self._task is not None and not self._task.done()
+            if self._loop is loop and (is_running or self._stopping.is_set()):
                 return
             self._loop = loop
             self._stopping.clear()
