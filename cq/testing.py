@@ -25,9 +25,11 @@ from django.test.utils import override_settings
 from cq import conf
 from cq.aio import in_db, joined_loop_thread, refuse_on_loop
 from cq.definition import registry
+from cq.definition.options import RunAfter as Moment
+from cq.definition.options import check_moment
 from cq.definition.signature import TaskFunctionLike
 from cq.definition.status import CLAIMABLE, NOT_STARTED, TERMINAL, Status
-from cq.errors import InvalidOption, WaitInsideTask, WaitTimeout
+from cq.errors import WaitInsideTask, WaitTimeout
 from cq.execution.here import run_here
 from cq.models import Task, Worker, workers
 from cq.models.queries import database, rows_by_id
@@ -55,13 +57,13 @@ class Drained(list[Task]):
         return [task for task in self if task.func_name == name]
 
 
-def drain(*, now: datetime | timedelta | None = None, queues: list[str] | None = None) -> Drained:
+def drain(*, now: Moment | None = None, queues: list[str] | None = None) -> Drained:
     """
     Run every due task to its end, and what they lead to, until nothing is due.
 
-    With `now`, a moment or a span from now, the clock goes on until then: delayed tasks,
-    retries and repeating entries run in the order of their times, each at its own. Without
-    it they stay where they are. In a `TestCase` what waits for a commit is done as well:
+    With `now`, a moment or a span from now (seconds), the clock goes on until then: delayed
+    tasks, retries and repeating entries run in the order of their times, each at its own.
+    Without it they stay where they are. In a `TestCase` what waits for a commit is done as well:
     `transaction.on_commit()`, and a `revoke()` or `retry()` of the test. Raises
     RuntimeError after 10,000 tasks.
     """
@@ -76,9 +78,7 @@ def drain(*, now: datetime | timedelta | None = None, queues: list[str] | None =
                 return run.tasks
 
 
-async def adrain(
-    *, now: datetime | timedelta | None = None, queues: list[str] | None = None
-) -> Drained:
+async def adrain(*, now: Moment | None = None, queues: list[str] | None = None) -> Drained:
     """`drain` for an async test; async bodies run on the test's own loop."""
     return await in_db(partial(drain, now=now, queues=queues))
 
@@ -208,9 +208,12 @@ class _Clock:
     Rows that are still in the future at the end get back what they came nearer.
     """
 
-    def __init__(self, now: datetime | timedelta) -> None:
+    def __init__(self, now: Moment) -> None:
         self._start = database_now(database())
-        self._span = now if isinstance(now, timedelta) else now - self._start
+        if isinstance(now, datetime):
+            self._span = now - self._start
+        else:
+            self._span = now if isinstance(now, timedelta) else timedelta(seconds=now)
         self._gone = timedelta(0)
 
     def advance(self) -> bool:
@@ -248,14 +251,11 @@ class _Clock:
 
 
 @contextmanager
-def _clock(now: datetime | timedelta | None) -> Iterator[_Clock | None]:
+def _clock(now: Moment | None) -> Iterator[_Clock | None]:
+    check_moment("now", now)
     if now is None:
         yield None
         return
-    if isinstance(now, datetime) and now.tzinfo is None:
-        raise InvalidOption(
-            f"now is {now!r}, a datetime without a time zone. Pass an aware one, or a timedelta."
-        )
     clock = _Clock(now)
     try:
         yield clock
