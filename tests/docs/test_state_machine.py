@@ -37,7 +37,3 @@ def test_the_pictures_are_drawn_from_the_code() -> None:
 def test_each_arrow_is_told() -> None:
     rows = re.findall(r"^\| (T\d+) \|", PAGE.read_text(), re.MULTILINE)
     assert rows == [arrow.id for arrow in TRANSITIONS]
-
-
-if __name__ == "__main__":
-    print("\n\n".join(pictures()))

@@ -45,7 +45,8 @@ def import_books(project: Project, line: str) -> None:
         form = wait_until(page)
         token = re.search(r'name="csrfmiddlewaretoken" value="(\w+)"', form)
         books = re.search(r"<textarea.*?>(.*?)</textarea>", form, re.DOTALL)
-        assert token and books
+        assert token
+        assert books
         shown = page({"csrfmiddlewaretoken": token[1], "text": books[1]})
         assert re.search(r'<cq-task task="[\w-]+" token="\S+" show="bar tree log error"', shown)
         wait_until(lambda: "<li>Ulysses, by James Joyce</li>" in page(), 20)
