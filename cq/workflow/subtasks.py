@@ -64,8 +64,8 @@ def adopt(
     move_tree(db, members, [row.id for row in heads], parent.id, parent.root_uuid, parent.depth + 1)
     aftermath.adopted[found.root_uuid] = parent.root_uuid
     still_open = [row for row in members.values() if not row.is_terminal]
-    if still_open:
-        aftermath.grown(parent.root_uuid, len(still_open))
+    # Also by none: a tree of two has a stream, whoever may be chained behind it later.
+    aftermath.grown(parent.root_uuid, len(still_open))
     for row in still_open:
         ring_if_passed_over(row, aftermath)
     return len(heads), [_ended(parent, row) for row in heads if row.is_terminal]
