@@ -162,6 +162,16 @@ def status(task: Task | UUID | Any) -> Status:
     return Status(Task.objects.values_list("status", flat=True).get(pk=_id(task)))
 
 
+def rung(bells: list[str], *tasks: Task) -> bool:
+    """Whether exactly these were rung for since the last look."""
+    heard, bells[:] = sorted(bells), []
+    return heard == sorted(f"{task.queue} {task.id.hex}" for task in tasks)
+
+
+def errorback_calls(task: Task) -> int:
+    return Task.objects.filter(func_name="cq.tasks.call_errorback", args__0=str(task.id)).count()
+
+
 def by_name(root: Task | UUID) -> dict[Any, Task]:
     """The rows of a tree that were made by `echo`, by their first argument."""
     rows = Task.objects.filter(root=_id(root))

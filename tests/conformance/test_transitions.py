@@ -2,7 +2,7 @@
 The state machine as a table: every operation on every status.
 
 What `definition/status.py` allows happens, with the row as the table says; everything else
-changes nothing. What else belongs to an arrow is proved in test_arrows.py.
+changes nothing. What else belongs to an arrow is proved in test_arrows*.py.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from cq.workflow.claim import claim_one
 from cq.workflow.rescue import end_overdue, park_unroutable, rescue_tasks
 from cq.workflow.retention import prune
 from cq.workflow.retry import retry_failed
+from tests.conformance import test_arrows, test_arrows_from_outside
 from tests.conformance.driving import (
     E,
     F,
@@ -378,3 +379,9 @@ def test_the_table_holds_exactly_the_arrows_of_the_state_machine() -> None:
         for source, (id, target) in chosen.arrows.items()
     }
     assert walked == drawn
+
+
+def test_what_else_belongs_to_an_arrow_is_proved() -> None:
+    proofs = {*vars(test_arrows), *vars(test_arrows_from_outside)}
+    proved = {name.split("_")[1].upper() for name in proofs if name.startswith("test_t")}
+    assert proved == {arrow.id for arrow in TRANSITIONS}
