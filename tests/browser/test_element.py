@@ -20,6 +20,7 @@ from urllib.parse import urlencode
 import pytest
 from playwright.sync_api import Browser, Page, Request, expect, sync_playwright
 
+from tests.integration.test_access import Person
 from tests.waiting import wait_until
 from tests.workers import ROOT, WorkerFactory
 from tools import chromium
@@ -81,7 +82,7 @@ class Site:
                 stdout=output,
                 stderr=subprocess.STDOUT,
             )
-        self.port = wait_until(self._listening, timeout=30)
+        self.url = f"http://127.0.0.1:{wait_until(self._listening, timeout=30)}"
 
     def _listening(self) -> str:
         found = re.search(r"Listening on TCP address 127\.0\.0\.1:(\d+)", self.output())
@@ -95,7 +96,7 @@ class Site:
     def start(self, name: str, *args: Any, **query: str) -> str:
         """The address that enqueues a sample task and leads to its page."""
         data = urlencode({"args": json.dumps(args), **query})
-        return f"http://127.0.0.1:{self.port}/start/{name}?{data}"
+        return f"{self.url}/start/{name}?{data}"
 
     def stop(self) -> None:
         self._process.terminate()
@@ -266,3 +267,21 @@ def test_what_a_task_says_stays_text(site: Site, worker_process: WorkerFactory, 
     expect(page.locator("cq-task .word")).to_have_text("Success", timeout=10_000)
     expect(page.locator("cq-task .line .text")).to_have_text(hostile)
     assert page.locator("cq-task img, cq-task script").count() == 0
+
+
+def test_the_page_of_a_task_shows_what_staff_may_see(
+    site: Site, worker_process: WorkerFactory, page: Page
+) -> None:
+    person = Person("boss", "view_task", "revoke_task", is_staff=True)
+    cookie = {"name": "sessionid", "value": person.session, "url": site.url}
+    page.context.add_cookies([cookie])  # type: ignore[list-item]
+    page.goto(site.start("tests.sampleapp.tasks.log_lines", 30, 0.1))
+    id = page.locator("cq-task").get_attribute("task")
+    page.goto(f"{site.url}/cq/t/{id}/")
+    expect(page.locator("cq-task .word")).to_have_text("Queued")
+    worker_process(cq=SETTINGS)
+    expect(page.locator("cq-task .word")).to_have_text("Running", timeout=10_000)
+    shoot(page, "page-running")
+    page.get_by_role("button", name="Revoke").click()
+    expect(page.locator("cq-task .word")).to_have_text("Revoked", timeout=5000)
+    expect(page.get_by_role("button", name="Retry")).to_be_hidden()
