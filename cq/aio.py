@@ -8,6 +8,10 @@ that a slow query of one task stalls nobody on another lane.
 """
 
 import asyncio
+import itertools
+import math
+import threading
+import time
 from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
@@ -19,6 +23,8 @@ from asgiref.sync import SyncToAsync, ThreadSensitiveContext, async_to_sync, syn
 from django.db import Error, connections
 
 from cq.errors import RunningLoop
+
+IDLE_SECONDS = 1.0
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -93,7 +99,7 @@ class Lane:
         self._context = ThreadSensitiveContext()
         SyncToAsync.context_to_thread_executor[self._context] = self.executor
         self.bound = 0
-        self.used = False
+        self.losses = 0
 
     async def run(self, fn: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Run a function on the lane, one after the other; a broken session is closed."""
@@ -120,6 +126,9 @@ class Lanes:
     def bound(self) -> Iterator[Lane]:
         """Bind the current context to a lane while the block runs."""
         lane = min(self._lanes, key=lambda candidate: candidate.bound)
+        if _has_session(lane) and (not lane.bound or lane.losses != _seen_losses):
+            lane.executor.submit(tend_sessions)
+        lane.losses = _seen_losses
         lane.bound += 1
         lane.bind()
         broken = False
@@ -152,13 +161,30 @@ def _tended(fn: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         raise
 
 
+class _Sessions(threading.local):
+    """When the sessions of a thread were last tended, and after how many losses."""
+
+    tended = -math.inf
+    losses = 0
+
+
+_sessions = _Sessions()
+_losses = itertools.count(1)
+_seen_losses = 0
+
+
 def tend_sessions() -> None:
     """
     Close those sessions of the calling thread that are broken or too old; keep the others.
 
     CONN_MAX_AGE counts where it is set. Its default of 0 closes after each request in a
-    web process; a worker's sessions are few and known, and are kept instead.
+    web process; a worker's sessions are few and known, and are kept instead. One that was
+    idle for a while, or that may have broken with others of this process, proves itself
+    before its next statement.
     """
+    global _seen_losses
+    now = time.monotonic()
+    is_doubtful = now - _sessions.tended > IDLE_SECONDS or _sessions.losses != _seen_losses
     for connection in connections.all(initialized_only=True):
         if connection.in_atomic_block:
             continue
@@ -167,7 +193,14 @@ def tend_sessions() -> None:
             continue
         if not connection.settings_dict["CONN_MAX_AGE"]:
             connection.close_at = None
+        was_open = connection.connection is not None
+        is_unproven = connection.health_check_enabled and not connection.health_check_done
         connection.close_if_unusable_or_obsolete()
+        if was_open and connection.connection is None and connection.errors_occurred:
+            _seen_losses = next(_losses)
+        is_checked = connection.settings_dict["CONN_HEALTH_CHECKS"]
+        connection.health_check_enabled = is_checked or is_doubtful or is_unproven
+    _sessions.tended, _sessions.losses = now, _seen_losses
 
 
 @contextmanager

@@ -65,7 +65,8 @@ def _complete(completion: Completion) -> None:
                 complete_here(completion)
             return
         except Error as problem:
-            logger.warning("A completion waits for the database: %s", problem)
+            if number == 0:
+                logger.warning("A completion waits for the database: %s", problem)
             pause.wait(min(_LONGEST_PAUSE, 0.05 * 2 ** min(number, 10)))
 
 

@@ -86,13 +86,13 @@ class Completer:
             self._saved(len(batch))
 
     async def _failed(self, batch: Sequence[Ended], problem: Exception, failures: int) -> None:
-        is_outage = isinstance(problem, Error)
-        logger.warning(
-            "%d completions wait for the database: %s",
-            len(batch),
-            problem,
-            exc_info=None if is_outage else problem,
-        )
+        if failures == 1:
+            logger.warning(
+                "%d completions wait for the database: %s",
+                len(batch),
+                problem,
+                exc_info=None if isinstance(problem, Error) else problem,
+            )
         if failures > 2 and len(batch) > 1:
             # What still fails goes to the end, so that it cannot hold up the others.
             self._queue = [*self._queue[1:], self._queue[0]]

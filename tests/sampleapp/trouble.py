@@ -29,7 +29,6 @@ RAISED = {
     "BaseExceptionGroup": lambda: BaseExceptionGroup("many", [KeyboardInterrupt()]),
     "CancelledError": lambda: asyncio.CancelledError(),
     "GeneratorExit": lambda: GeneratorExit(),
-    "StopIteration": lambda: StopIteration(),
     "Unspeakable": lambda: Unspeakable(),
 }
 
@@ -168,3 +167,53 @@ async def loggers(cqt: Any, children: int, lines: int) -> None:
 
     for number in range(children):
         cqt.subtask(log_lines if number % 2 else log_lines_sync, lines)
+
+
+# --- evidence without a database ----------------------------------------------------------------
+
+
+def _note(path: str, cqt: Any) -> None:
+    with open(path, "a", encoding="utf-8") as evidence:
+        evidence.write(f"{cqt.id} {cqt.attempt} {os.getpid()}\n")
+
+
+@task
+async def note_and_doze(cqt: Any, path: str, seconds: float) -> str:
+    """Leaves a line in a file, so that it can be counted while there is no database."""
+    _note(path, cqt)
+    await asyncio.sleep(seconds)
+    return "async"
+
+
+@task(atomic=False)
+def note_and_sleep(cqt: Any, path: str, seconds: float) -> str:
+    _note(path, cqt)
+    time.sleep(seconds)
+    return "thread"
+
+
+@task(atomic=False, pool="process")
+def note_in_a_child(cqt: Any, path: str, seconds: float) -> str:
+    _note(path, cqt)
+    time.sleep(seconds)
+    return "process"
+
+
+@task
+def report_then_sleep(cqt: Any, seconds: float) -> None:
+    """Atomic: an effect, lines and progress, before and after a while."""
+    leave_effect(cqt, "reported")
+    cqt.log("before")
+    cqt.progress(1, 2)
+    time.sleep(seconds)
+    cqt.log("after")
+    cqt.progress(2, 2)
+
+
+@task
+async def report_then_doze(cqt: Any, seconds: float) -> None:
+    cqt.log("before")
+    cqt.progress(1, 2)
+    await asyncio.sleep(seconds)
+    cqt.log("after")
+    cqt.progress(2, 2)

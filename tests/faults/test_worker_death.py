@@ -1,0 +1,127 @@
+"""Workers killed with -9 in the middle of their work, and workers frozen past their lease."""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from cq.definition.status import TERMINAL, Status
+from cq.models import LogLine, Progress, Task, Worker
+from cq.testing import wait_for
+from tests.sampleapp import trouble
+from tests.sampleapp.models import Effect
+from tests.sampleapp.tasks import begin_and_end_async, noop, where, write_effect_then_sleep
+from tests.workers import WorkerFactory, WorkerProcess
+
+WaitUntil = Callable[..., Any]
+
+TROUBLE = {"TASK_MODULES": [trouble.MODULE]}
+RUNNING = 8
+WITHIN = 15.0
+
+
+def held_by(worker: WorkerProcess) -> list[Any]:
+    """The tasks that a worker process runs, by the rows."""
+    rows = Worker.objects.filter(pid=worker.pid, alive=True)
+    found = Task.objects.filter(status=Status.RUNNING, worker__in=rows)
+    return list(found.values_list("id", flat=True))
+
+
+def kill_busy_workers(worker_process: WorkerFactory, wait_until: WaitUntil, rounds: int) -> None:
+    options = ("--no-scheduler", "--threads", "8")
+    survivor = worker_process(*options)
+    for _ in range(rounds):
+        victim = worker_process(*options)
+        tasks = [
+            body.delay(1.0) for body in (write_effect_then_sleep, begin_and_end_async) * 16
+        ]
+        ids = [task.id for task in tasks]
+        wait_until(lambda victim=victim: len(held_by(victim)) >= RUNNING)
+        victim.kill()
+        began, held = time.monotonic(), held_by(victim)
+        assert len(held) >= RUNNING
+        wait_until(
+            lambda ids=ids: Task.objects.filter(id__in=ids, status__in=TERMINAL).count() == 32,
+            timeout=WITHIN,
+        )
+        assert time.monotonic() - began < WITHIN
+        rows = Task.objects.filter(id__in=ids)
+        assert set(rows.values_list("status", flat=True)) == {Status.SUCCESS}
+        assert set(rows.filter(id__in=held).values_list("crashes", "attempts")) == {(1, 2)}
+        assert set(rows.exclude(id__in=held).values_list("crashes", "attempts")) == {(0, 1)}
+        written = Effect.objects.filter(task__in=ids, kind="slow").values_list("task", flat=True)
+        assert sorted(written) == sorted(task.id for task in tasks[::2])
+    assert survivor.is_running
+
+
+@pytest.mark.long
+@pytest.mark.timeout(90)
+def test_tasks_of_a_killed_worker_end_elsewhere(
+    worker_process: WorkerFactory, wait_until: WaitUntil
+) -> None:
+    kill_busy_workers(worker_process, wait_until, rounds=2)
+
+
+@pytest.mark.exhaustive
+@pytest.mark.timeout(900)
+def test_tasks_of_twenty_killed_workers_end_elsewhere(
+    worker_process: WorkerFactory, wait_until: WaitUntil
+) -> None:
+    kill_busy_workers(worker_process, wait_until, rounds=20)
+
+
+def test_a_restarted_worker_frees_what_its_predecessor_held(
+    worker_process: WorkerFactory, wait_until: WaitUntil
+) -> None:
+    first = worker_process("--no-scheduler")
+    tasks = [begin_and_end_async.delay(0.5) for _ in range(RUNNING)]
+    wait_until(lambda: Effect.objects.filter(kind="begin").count() == RUNNING)
+    first.kill()
+    worker_process("--no-scheduler")
+    for task in tasks:
+        wait_for(task, Status.SUCCESS, timeout=WITHIN)
+
+
+def rows_of_cq() -> list[Any]:
+    """Everything a worker writes about tasks, to be compared."""
+    return [list(model.objects.order_by("pk").values()) for model in (Task, LogLine, Progress)]
+
+
+@pytest.mark.long
+def test_a_zombie_changes_nothing_and_goes_on_under_a_new_row(
+    worker_process: WorkerFactory, wait_until: WaitUntil
+) -> None:
+    settings = TROUBLE | {"LEASE": 1.5, "HEARTBEAT": 0.3}
+    zombie = worker_process("--no-scheduler", cq=settings)
+    tasks = [trouble.report_then_sleep.delay(2.0) for _ in range(3)]
+    tasks += [trouble.report_then_doze.delay(2.0) for _ in range(3)]
+    # The lines and the progress of before are recorded, the bodies are in the middle.
+    wait_until(lambda: Progress.objects.count() == LogLine.objects.count() == 6)
+    zombie.send(signal.SIGSTOP)
+    before = Worker.objects.get()
+    assert len(held_by(zombie)) == 6
+    observer = worker_process("--no-scheduler", cq=settings)
+    for task in tasks:
+        wait_for(task, Status.SUCCESS, timeout=30)
+        assert (task.attempts, task.crashes) == (2, 1)
+    assert "is dead" in observer.output()
+    wait_until(lambda: not held_by(observer))
+    known = rows_of_cq()
+    zombie.send(signal.SIGCONT)
+    wait_until(lambda: Worker.objects.filter(pid=zombie.pid, alive=True).exists())
+    assert Worker.objects.get(pid=zombie.pid, alive=True).id != before.id
+    assert observer.stop() == 0
+    assert rows_of_cq() == known
+    assert where.delay().wait(10) == zombie.pid
+    noop.delay().wait(10)
+    ids = [task.id for task in tasks]
+    assert zombie.stop() == 0
+    assert list(Task.objects.filter(id__in=ids).order_by("pk").values()) == known[0]
+    assert list(LogLine.objects.order_by("pk").values()) == known[1]
+    assert list(Progress.objects.order_by("pk").values()) == known[2]
+    effects = Effect.objects.filter(kind="reported").values_list("task", flat=True)
+    assert sorted(effects) == sorted(ids[:3])
