@@ -174,6 +174,8 @@ def claim(
     every queue is served. Expects autocommit on PostgreSQL, and a transaction begun with
     IMMEDIATE on SQLite.
     """
+    if not wants:
+        return []
     if db.is_postgres:
         rows = _claim_postgres(db, worker, wants, queues)
     else:
