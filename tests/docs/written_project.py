@@ -22,7 +22,7 @@ from tests.waiting import wait_until
 
 ROOT = Path(__file__).resolve().parents[2]
 FILE_COMMENT = re.compile(r"^(?:#|\{#) (?P<path>[\w./-]+\.\w+)(?P<added>, at the end)?(?: #\})?$")
-BLOCK = re.compile(r"^```(?P<language>[\w+]+)\n(?P<text>.*?)^```$", re.DOTALL | re.MULTILINE)
+BLOCK = re.compile(r"^```(?P<language>[\w+]*)\n(?P<text>.*?)^```$", re.DOTALL | re.MULTILINE)
 SET_UP = ("python3 -m venv", ". venv/", "pip install")
 """What the reader types to have cq, and a test has already."""
 
