@@ -46,7 +46,6 @@ def test_a_name_that_is_not_there_is_an_attribute_error():
 
 def test_the_historic_paths_keep_working():
     from cq.decorators import task
-
     from cq.models import RepeatingTask, Task, delay, schedule_task
 
     assert task is cq.task

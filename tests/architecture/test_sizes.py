@@ -1,5 +1,6 @@
 """
 The budget of sizes: files of at most 400 lines, functions of at most 50, six parameters.
+A file of tests, which is read one test at a time, may have 600.
 
 A module or function that outgrows it wants a second room. The budget is a test so that it is
 noticed on the day it happens.
@@ -12,13 +13,20 @@ import ast
 from tests.architecture.source import ROOT, modules, written
 
 FILE_LINES = 400
+TEST_FILE_LINES = 600
 FUNCTION_LINES = 50
 POSITIONAL = 6
 
 
 def test_no_file_outgrows_a_screenful_of_attention():
-    everything = [*written(), *modules(ROOT / "tests"), *modules(ROOT / "tools")]
-    large = {m.name: m.text.count("\n") for m in everything if m.text.count("\n") > FILE_LINES}
+    code = [*written(), *modules(ROOT / "tools"), *modules(ROOT / "demo")]
+    budget = dict.fromkeys(code, FILE_LINES)
+    budget |= dict.fromkeys(modules(ROOT / "tests"), TEST_FILE_LINES)
+    large = {
+        module.name: lines
+        for module, most in budget.items()
+        if (lines := module.text.count("\n")) > most
+    }
     assert not large
 
 
