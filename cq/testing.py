@@ -11,7 +11,7 @@ import logging
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from copy import copy
 from datetime import datetime, timedelta
 from functools import partial
@@ -29,7 +29,7 @@ from cq.definition.options import RunAfter as Moment
 from cq.definition.options import check_moment
 from cq.definition.signature import TaskFunctionLike
 from cq.definition.status import CLAIMABLE, NOT_STARTED, TERMINAL, Status
-from cq.errors import WaitInsideTask, WaitTimeout
+from cq.errors import IllegalTransition, WaitInsideTask, WaitTimeout
 from cq.execution.here import run_here
 from cq.models import Task, Worker, workers
 from cq.models.queries import database, rows_by_id
@@ -38,14 +38,16 @@ from cq.models.transitions import Want
 from cq.workflow.claim import claim
 from cq.workflow.recording import Recorder
 from cq.workflow.rescue import end_overdue
+from cq.workflow.revoke import revoke_now
 from cq.workflow.schedule import fire_due
+from cq.workflow.transaction import repeated
 
 __all__ = ["Drained", "adrain", "drain", "inline", "wait_for"]
 
 logger = logging.getLogger("cq.testing")
 
 _MAX_TASKS = 10_000
-_TELLERS = ("cq.workflow.aftermath", "cq.progress", "cq.transport")
+_TELLERS = ("cq.workflow", "cq.progress", "cq.transport")
 
 
 class Drained(list[Task]):
@@ -70,8 +72,9 @@ def drain(*, now: Moment | None = None, queues: list[str] | None = None) -> Drai
     refuse_on_loop("drain()", "'await adrain()'")
     with joined_loop_thread(), _enlisted() as worker, _clock(now) as clock:
         run = _Run(worker, queues)
+        commits = _Commits()
         while True:
-            _commit()
+            commits.make()
             if run.one() or end_overdue():
                 continue
             if clock is None or not clock.advance():
@@ -115,21 +118,48 @@ class _Run:
             function = _guarded(registry.lookup(claimed.func_name))
             run_here(claimed, function, self._recorder)
             self._recorder.flush()
-            _commit()
             self.tasks.append(rows_by_id([claimed.id])[claimed.id])
             return True
         return False
 
 
-def _commit() -> None:
-    """Do what waits for a commit, which the transaction around a TestCase never makes."""
-    for connection in connections.all(initialized_only=True):
-        while connection.in_atomic_block and connection.run_on_commit:
-            waiting, connection.run_on_commit = connection.run_on_commit, []
-            for _, call, is_robust in waiting:  # type: ignore[misc]
-                # Nobody outside may hear of rows that no commit will ever show.
-                if not _module(call).startswith(_TELLERS):
-                    _call(call, is_robust)
+class _Commits:
+    """
+    Does what waits for a commit, which the transaction around a TestCase never makes.
+
+    That is what was left there since the drain began, and verbs such as `revoke()` from
+    before. Callbacks of the test itself are Django's captureOnCommitCallbacks()' business.
+    """
+
+    def __init__(self) -> None:
+        every: list[Any] = connections.all(initialized_only=True)
+        self._open = [one for one in every if one.in_atomic_block]
+        self._known = {one: len(one.run_on_commit) for one in self._open}
+        for one in self._open:
+            for place, (sids, call, _) in enumerate(one.run_on_commit):
+                if _is_verb(call):
+                    # Kept in its place, on which captureOnCommitCallbacks() counts.
+                    one.run_on_commit[place] = (sids, _nothing, True)
+                    with suppress(IllegalTransition):  # it was captured, and done, before
+                        call()
+
+    def make(self) -> None:
+        """Call what was left since, and what that leaves in turn."""
+        for one in self._open:
+            while waiting := one.run_on_commit[self._known[one] :]:
+                del one.run_on_commit[self._known[one] :]
+                for _, call, is_robust in waiting:
+                    # Nobody outside may hear of rows that no commit will ever show.
+                    if _is_verb(call) or not _module(call).startswith(_TELLERS):
+                        _call(call, is_robust)
+
+
+def _nothing() -> None:
+    """Stand in for a callback that was called."""
+
+
+def _is_verb(call: Any) -> bool:
+    return getattr(call, "func", None) in (revoke_now, repeated)
 
 
 def _module(call: Any) -> str:
