@@ -28,6 +28,7 @@ from cq.models.transitions import Claimed, Want
 from cq.progress.buffer import AttemptBuffer
 from cq.workflow.claim import claim
 from cq.workflow.completion import Completion, complete
+from tests.settings import DATABASE_KIND
 
 P, Q, R, Y, W = (Status(letter) for letter in "PQRYW")
 S, F, I, L, E = (Status(letter) for letter in "SFILE")  # noqa: E741 - the letters of the rows
@@ -35,7 +36,7 @@ S, F, I, L, E = (Status(letter) for letter in "SFILE")  # noqa: E741 - the lette
 Body = Callable[[Any], Any]
 
 on_postgres = pytest.mark.skipif(
-    "connection.vendor != 'postgresql'", reason="about row locks or plans, which SQLite has not"
+    DATABASE_KIND != "postgres", reason="about row locks or plans, which SQLite has not"
 )
 
 
