@@ -4,86 +4,14 @@ from __future__ import annotations
 
 import random
 from typing import Any
-from uuid import UUID, uuid4
+from uuid import uuid4
 
 import pytest
 
-from cq.progress.publisher import Line, Node
-from cq.transport.groups import event_message
-from cq.web.feed import KEPT_LINES, LOOKS, NEVER, Feed
-from cq.web.snapshot import PAGE, Rows, Want
-
-ROOT = uuid4()
-EVERY = 10.0
-
-
-def line(seq: int | None, task: UUID = ROOT) -> Line:
-    return Line(
-        seq=seq, task=str(task), name="t", attempt=1, level=20, message=f"line {seq}", at="now"
-    )
-
-
-def lines(first: int, last: int) -> list[Line]:
-    return [line(seq) for seq in range(first, last + 1)]
-
-
-def node(task: UUID = ROOT, status: str = "running", attempt: int = 1, **more: Any) -> Node:
-    return {"id": str(task), "name": "t", "status": status, "attempt": attempt, **more}
-
-
-class Someone:
-    """A watcher that counts."""
-
-    def __init__(self, *, log: bool = True, tree: bool = False, id: UUID = ROOT) -> None:
-        self.id, self.wants_log, self.wants_tree = id, log, tree
-        self.first_read = 0
-        self.is_waiting_to_start = True
-        self.woken = 0
-        self.shown: list[Line] = []
-
-    def wake(self) -> None:
-        self.woken += 1
-
-    def show(self, unrecorded: list[Line]) -> None:
-        self.shown += unrecorded
-
-
-class Tree:
-    """A feed, its clock and the rows behind it."""
-
-    def __init__(self, *watchers: Someone) -> None:
-        self.now = 100.0
-        self.feed = Feed(ROOT, lambda: self.now)
-        self.rows = Rows(nodes=[node()])
-        self.recorded: list[Line] = []
-        for watcher in watchers or (Someone(),):
-            self.feed.add(watcher, 0.0)
-
-    def begin(self) -> Want:
-        return self.feed.want()
-
-    def finish(self, want: Want) -> None:
-        rows = Rows(ended=self.rows.ended, gone=self.rows.gone)
-        if want.tasks:
-            rows.seq = len(self.recorded)
-            rows.nodes = list(self.rows.nodes)
-        if want.since is not None:
-            since = want.since
-            if want.tail is not None:
-                since = max(since, rows.seq - want.tail)
-            rows.lines = self.recorded[since : since + PAGE]
-        self.feed.take_rows(want, rows, EVERY)
-
-    def read(self) -> Want:
-        want = self.begin()
-        self.finish(want)
-        return want
-
-    def tell(self, kind: str, **data: Any) -> bool:
-        return self.feed.take_event(event_message(ROOT.hex, kind, "elsewhere", **data))
-
-    def numbers(self, cursor: int = 0) -> list[int | None]:
-        return [entry["seq"] for entry in self.feed.lines_after(cursor, 10**6) or []]
+from cq.progress.publisher import Node
+from cq.web.feed import KEPT_LINES
+from cq.web.snapshot import PAGE, Rows
+from tests.unit.web.feed_kit import EVERY, ROOT, Someone, Tree, line, lines, node
 
 
 @pytest.fixture
@@ -300,83 +228,6 @@ class TestStates:
         tree.tell("state", nodes=[{"id": str(ROOT), "status": "waiting"}])
         assert [entry["id"] for entry in tree.feed.changes(version)] == [str(child), str(ROOT)]
         assert len(tree.feed.changes(0)) == 2
-
-
-class TestReads:
-    def test_rows_are_read_again_soon_after_a_watcher_came(self):
-        tree = Tree()
-        times = []
-        for _ in range(6):
-            tree.now = max(tree.now, tree.feed.read_at)
-            times.append(round(tree.now - 100, 3))
-            tree.read()
-        assert times == [0, *LOOKS, EVERY]
-
-    def test_all_feeds_are_read_on_one_beat(self):
-        one, two = Tree(), Tree()
-        two.now += 2.5
-        for tree in (one, two):
-            tree.now += LOOKS[-1]
-            tree.read()
-        assert one.feed.rows_at == two.feed.rows_at == 110.0
-
-    def test_the_barrier_holds_the_first_read_back(self):
-        tree = Tree()
-        late = Feed(ROOT, lambda: tree.now)
-        late.add(Someone(), 101.0)
-        assert late.read_at == 101.0
-        late.read_now()
-        assert late.read_at == tree.now
-
-    def test_a_newcomer_waits_for_a_read_that_began_after_it_came(self, tree: Tree):
-        tree.now += EVERY
-        want = tree.begin()
-        newcomer = Someone()
-        tree.feed.add(newcomer, 0.0)
-        tree.finish(want)
-        assert tree.feed.reads_done < newcomer.first_read
-        assert tree.feed.read_at <= tree.now
-        tree.read()
-        assert tree.feed.reads_done >= newcomer.first_read
-
-    def test_a_look_asked_for_during_a_read_is_not_forgotten(self, tree: Tree):
-        tree.now += EVERY
-        want = tree.begin()
-        tree.tell("look")
-        tree.finish(want)
-        assert tree.feed.read_at <= tree.now
-
-    def test_lines_alone_do_not_put_off_the_rows(self, tree: Tree):
-        for _ in range(100):
-            tree.now += 0.25
-            if tree.feed.rows_at <= tree.now:
-                break
-            tree.tell("state", nodes=[node(status="success")])
-            tree.read()
-        assert tree.now <= 100 + LOOKS[-1] + EVERY + 0.25
-
-    def test_the_end_is_the_rows_to_say(self, tree: Tree):
-        tree.tell("end")
-        assert not tree.feed.has_ended(str(ROOT))
-        tree.rows.ended = True
-        tree.rows.nodes = [node(status="success")]
-        tree.read()
-        assert tree.feed.has_ended(str(ROOT))
-
-    def test_when_the_last_reader_of_lines_leaves_they_are_forgotten(self):
-        reader, other = Someone(), Someone(log=False)
-        tree = Tree(reader, other)
-        tree.recorded = lines(1, 3)
-        tree.read()
-        tree.feed.remove(reader)
-        assert tree.begin().since is None
-        tree.feed.add(Someone(), 0.0)
-        assert tree.begin().since == 0
-
-    def test_nothing_is_due_between_begin_and_finish(self, tree: Tree):
-        tree.now += EVERY
-        tree.begin()
-        assert tree.feed.read_at == NEVER
 
 
 @pytest.mark.parametrize(
