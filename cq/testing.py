@@ -132,7 +132,7 @@ class _Commits:
     """
 
     def __init__(self) -> None:
-        every: list[Any] = connections.all(initialized_only=True)
+        every: Any = connections.all(initialized_only=True)
         self._open = [one for one in every if one.in_atomic_block]
         self._known = {one: len(one.run_on_commit) for one in self._open}
         for one in self._open:
