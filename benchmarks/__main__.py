@@ -39,8 +39,10 @@ def main() -> None:
     """Run every workload so many rounds and print the medians."""
     rounds = int(sys.argv[1]) if len(sys.argv) > 1 else 3
     call_command("migrate", verbosity=0)
-    print(f"Python {platform.python_version()}, Django {django.__version__}, "
-          f"{os.cpu_count()} CPUs, medians of {rounds} rounds, default settings\n")
+    print(
+        f"Python {platform.python_version()}, Django {django.__version__}, "
+        f"{os.cpu_count()} CPUs, medians of {rounds} rounds, default settings\n"
+    )
     print(f"{'workload':36} {'figure':20} {'value':>10}  target")
     for name, workload in WORKLOADS.items():
         found = [workload() for _ in range(rounds)]

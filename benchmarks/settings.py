@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 
 _url = urlsplit(os.environ["DATABASE_URL"])
 
-SECRET_KEY = "only for benchmarks"  # noqa: S105
+SECRET_KEY = "only for benchmarks"
 USE_TZ = True
 INSTALLED_APPS = ["cq", "benchmarks"]
 DATABASES = {
