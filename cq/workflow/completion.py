@@ -40,7 +40,6 @@ from cq.workflow.transaction import (
     engine_transaction,
     is_busy,
     is_conflict,
-    is_connection_loss,
     is_lock_timeout,
     repeated,
 )
@@ -85,10 +84,10 @@ def complete(batch: Sequence[Completion]) -> dict[UUID, Status]:
 
 def complete_each(batch: Sequence[Completion]) -> Written:
     """
-    The same, but what a lock or a full disk holds up is returned instead of raised.
+    The same, but what somebody's lock holds up is returned instead of raised.
 
     The database's refusal of a batch is answered by halving it, level by level, so that a
-    culprit keeps up the others for as short as can be. A lost connection is raised.
+    culprit keeps up the others for as short as can be. An outage is raised.
     """
     written = Written()
     parts = deque([list(batch)])
@@ -97,12 +96,14 @@ def complete_each(batch: Sequence[Completion]) -> Written:
         try:
             written.statuses |= _complete_all(part)
         except (DatabaseError, CQError, ValueError, TypeError) as problem:
-            if is_connection_loss(problem) or is_busy(problem):
+            lasting = _is_lasting(problem)
+            if is_busy(problem) or not (lasting or is_conflict(problem)):
+                # The connection is lost, the disk is full: nothing that one item could change.
                 raise
             if len(part) > 1:
                 half = len(part) // 2
                 parts += [part[:half], part[half:]]
-            elif _is_lasting(problem):
+            elif lasting:
                 written.statuses |= _fail_culprit(part[0], problem)
             else:
                 written.held_up.append((part[0], problem))
