@@ -14,7 +14,7 @@ import threading
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from contextvars import ContextVar
 from typing import ParamSpec, TypeVar
 
@@ -25,6 +25,7 @@ from django.db import Error, connections
 from cq.errors import RunningLoop
 
 IDLE_SECONDS = 1.0
+_CLOSE_SECONDS = 1.0
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -211,6 +212,26 @@ def kept_sessions() -> Iterator[None]:
         yield
     finally:
         tend_sessions()
+
+
+def end_threads(pool: ThreadPoolExecutor, *, stuck: int) -> None:
+    """
+    End the threads of a pool and their sessions, but for so many that are stuck in a call.
+
+    Each idle thread takes one closing: it holds on to it until all the others have theirs.
+    """
+    idle = len(pool._threads) - stuck
+    if idle > 0:
+        together = threading.Barrier(idle)
+        for _ in range(idle):
+            pool.submit(_close_sessions, together)
+    pool.shutdown(wait=False)
+
+
+def _close_sessions(together: threading.Barrier) -> None:
+    connections.close_all()
+    with suppress(threading.BrokenBarrierError):
+        together.wait(_CLOSE_SECONDS)
 
 
 def own_sessions() -> None:

@@ -18,7 +18,7 @@ from uuid import UUID
 from django.db import connections, reset_queries
 
 from cq import conf
-from cq.aio import Lanes, as_task, in_db, in_thread, kept_sessions
+from cq.aio import Lanes, as_task, end_threads, in_db, in_thread, kept_sessions
 from cq.definition.outcome import Outcome, Released
 from cq.definition.signature import TaskFunctionLike
 from cq.errors import AttemptVoid
@@ -162,8 +162,9 @@ class Executor:
             return failed(function, claimed, problem)
 
     def close(self) -> None:
-        """End the threads that are idle; a leaked one ends with its body."""
-        self.threads.shutdown(wait=False, cancel_futures=True)
+        """End the threads that are idle; one that is stuck ends with its body."""
+        stuck = sum(1 for attempt in self.running.values() if attempt.kind == "thread")
+        end_threads(self.threads, stuck=stuck)
         self.lanes.close()
 
 

@@ -36,9 +36,7 @@ def kill_busy_workers(worker_process: WorkerFactory, wait_until: WaitUntil, roun
     survivor = worker_process(*options)
     for _ in range(rounds):
         victim = worker_process(*options)
-        tasks = [
-            body.delay(1.0) for body in (write_effect_then_sleep, begin_and_end_async) * 16
-        ]
+        tasks = [body.delay(1.0) for body in (write_effect_then_sleep, begin_and_end_async) * 16]
         ids = [task.id for task in tasks]
         wait_until(lambda victim=victim: len(held_by(victim)) >= RUNNING)
         victim.kill()

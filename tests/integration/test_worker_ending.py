@@ -161,9 +161,7 @@ def test_a_burst_does_all_that_is_due_and_what_comes_of_it(worker_process: Worke
     assert (tree.status, plain[0].pk is not None) == (Status.SUCCESS, True)
 
 
-def test_a_burst_ends_by_a_signal_too(
-    worker_process: WorkerFactory, wait_until: WaitUntil
-) -> None:
+def test_a_burst_ends_by_a_signal_too(worker_process: WorkerFactory, wait_until: WaitUntil) -> None:
     task = doze.delay(LONG)
     worker = worker_process("--burst", "--grace", "0", ready=False)
     wait_until(lambda: running(1), timeout=20)

@@ -93,9 +93,7 @@ def test_a_worker_with_too_many_leaked_slots_drains(
     assert not Worker.objects.filter(alive=True).exists()
 
 
-def test_running_tasks_are_revoked(
-    worker_process: WorkerFactory, wait_until: WaitUntil
-) -> None:
+def test_running_tasks_are_revoked(worker_process: WorkerFactory, wait_until: WaitUntil) -> None:
     worker_process("--no-scheduler", "--threads", "2", cq=TROUBLE | {"HEARTBEAT": 0.5})
     coroutine = begin_and_end_async.delay(30.0)
     thread = trouble.write_every_moment.delay()

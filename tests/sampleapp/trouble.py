@@ -217,3 +217,13 @@ async def report_then_doze(cqt: Any, seconds: float) -> None:
     await asyncio.sleep(seconds)
     cqt.log("after")
     cqt.progress(2, 2)
+
+
+@task
+def log_slowly(cqt: Any, count: int, seconds: float) -> list[float]:
+    """Atomic, and touches no database itself; returns when it began and ended."""
+    began = time.time()
+    for number in range(1, count + 1):
+        cqt.log(f"line {number}")
+        time.sleep(seconds)
+    return [began, time.time()]
