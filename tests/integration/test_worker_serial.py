@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Any
 
 from cq.definition.status import Status
@@ -43,7 +44,7 @@ def test_a_stock_runworker_executes_serially(
     ]
     assert [[kind for kind, _ in span] for span in spans] == [["begin", "end"]] * 3
     ordered = sorted((span[0][1], span[1][1]) for span in spans)
-    assert all(end <= begin for (_, end), (begin, _) in zip(ordered, ordered[1:], strict=False))
+    assert all(end <= begin for (_, end), (begin, _) in pairwise(ordered))
     assert {task.attempts for task in Task.objects.all()} == {1}
     assert Worker.objects.get(alive=True).pid == process.pid
     process.send(signal.SIGTERM)
