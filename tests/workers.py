@@ -154,7 +154,7 @@ class WorkerFactory:
 
     @staticmethod
     def _command_line(command: Sequence[str]) -> list[str]:
-        return [sys.executable, "-X", "faulthandler", str(MANAGE), *command]
+        return [sys.executable, "-W", "error", "-X", "faulthandler", str(MANAGE), *command]
 
     @staticmethod
     def _is_up(worker: WorkerProcess, processes: int) -> bool:
