@@ -192,26 +192,27 @@ def statuses_behind(db: Dialect, tokens: Mapping[UUID, UUID]) -> dict[UUID, Stat
     return {db.uuid(id): Status(status) for id, status in found}  # type: ignore[misc]
 
 
-def open_family(db: Dialect, id: UUID) -> list[tuple[UUID, Status]]:
+def open_family(db: Dialect, id: UUID) -> dict[UUID, UUID | None]:
     """
     Every task at, below or behind this one that is not terminal: what a revoke must end.
 
-    Children of any depth, successors in chains, and children of successors. Read level by
-    level: one recursive statement is compiled first (JIT, 30 ms) where there are no
-    statistics.
+    Children of any depth, successors in chains, and children of successors, each with the
+    task through which it belongs here. Read level by level: one recursive statement is
+    compiled first (JIT, 30 ms) where there are no statistics.
     """
-    found: dict[UUID, Status] = {}
-    level = db.run("SELECT t.id, t.status FROM cq_task AS t WHERE t.id = %(id)s", {"id": id.hex})
+    columns = "SELECT t.id, t.status, t.parent_id, t.previous_id FROM cq_task AS t WHERE t.id"
+    below = f"{columns} {db.linked('parent_id', 'ids')} OR t.id {db.linked('previous_id', 'ids')}"
+    found: dict[UUID, tuple[Status, UUID | None]] = {}
+    level = db.run(f"{columns} = %(id)s", {"id": id.hex})
     while level:
-        fresh = {db.uuid(row[0]): Status(row[1]) for row in level}
-        fresh = {id: status for id, status in fresh.items() if id not in found}
-        found.update(fresh)  # type: ignore[arg-type]
-        level = db.run(
-            f"SELECT t.id, t.status FROM cq_task AS t WHERE t.id {db.linked('parent_id', 'ids')} "
-            f"OR t.id {db.linked('previous_id', 'ids')}",
-            {"ids": db.id_list(fresh)},  # type: ignore[arg-type]
-        )
-    return [(id, status) for id, status in found.items() if status not in TERMINAL]
+        fresh: dict[UUID, tuple[Status, UUID | None]] = {}
+        for row in level:
+            own, parent, previous = map(db.uuid, (row[0], *row[2:]))
+            if own is not None and own not in found:
+                fresh[own] = Status(row[1]), parent if parent in found else previous
+        found |= fresh
+        level = db.run(below, {"ids": db.id_list(fresh)})
+    return {id: above for id, (status, above) in found.items() if status not in TERMINAL}
 
 
 def lock_free(db: Dialect, ids: Iterable[UUID]) -> list[UUID]:

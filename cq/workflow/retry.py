@@ -132,7 +132,7 @@ def _refuse_unless(
             f"{row.root_uuid}.",
             task_id=id,
         )
-    open_rows = [other for other, _ in open_family(db, id) if other != id]
+    open_rows = [other for other in open_family(db, id) if other != id]
     if open_rows:
         raise IllegalTransition(
             f"Task {id} cannot be retried while {len(open_rows)} of its descendants are "

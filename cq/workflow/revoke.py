@@ -9,7 +9,7 @@ it holds one.
 
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping
 from functools import partial
 from uuid import UUID
 
@@ -63,11 +63,12 @@ def revoke_now(id: UUID) -> bool:
     """Revoke pass by pass, until a pass finds nothing open."""
     stopped = False
     deadline = time.monotonic() + _PATIENCE_SECONDS
+    orderly = time.monotonic() + _PATIENCE_SECONDS / 2
     while True:
-        left = [row for row, _ in open_family(dialect(), id)]
+        left = open_family(dialect(), id)
         if not left:
             break
-        ended = repeated(partial(_end, left))
+        ended = repeated(partial(_end, left, from_above=time.monotonic() < orderly))
         stopped = stopped or bool(ended)
         if ended:
             deadline = time.monotonic() + _PATIENCE_SECONDS
@@ -83,9 +84,11 @@ def revoke_now(id: UUID) -> bool:
     return stopped
 
 
-def _end(ids: Sequence[UUID]) -> list[UUID]:
+def _end(family: Mapping[UUID, UUID | None], *, from_above: bool = False) -> list[UUID]:
     with engine_transaction() as db:
-        free = lock_free(db, ids)
+        free = lock_free(db, family)
+        if from_above:
+            free = _not_below_others(family, free)
         if not free:
             return []
         ended = end_from(
@@ -104,3 +107,13 @@ def _end(ids: Sequence[UUID]) -> list[UUID]:
         for root in {row.root_uuid.hex for row in ended}:
             transaction.on_commit(partial(publisher.nudge, root), using=database(), robust=True)
     return [row.id for row in ended]
+
+
+def _not_below_others(family: Mapping[UUID, UUID | None], free: Collection[UUID]) -> list[UUID]:
+    # What somebody holds is left for the next pass with all below it: a parent whose children
+    # are revoked before it would end Incomplete, and tell its errorbacks.
+    held = set(family) - set(free)
+    for id, above in family.items():
+        if above in held:
+            held.add(id)
+    return [id for id in free if id not in held]
