@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import threading
 import time
-from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -16,14 +13,13 @@ from django.db import (
     InterfaceError,
     OperationalError,
     connection,
-    connections,
-    transaction,
 )
 
 from cq.definition.outcome import Succeeded
 from cq.models import LogLine, Task
 from cq.workflow import completion as module
 from cq.workflow.completion import complete, complete_each
+from tests.conformance.connections import closing, elsewhere, lock, somebody_waits
 from tests.conformance.driving import (
     F,
     Hand,
@@ -50,34 +46,6 @@ def running(hand: Hand, count: int) -> list[Task]:
     made = noop.delay_many([((), {})] * count)
     hand.claim()
     return made
-
-
-@contextmanager
-def elsewhere(work: Callable[[], object]) -> Iterator[None]:
-    """Do something in a transaction of another connection, which stays open for the block."""
-    ready, over = threading.Event(), threading.Event()
-
-    def hold() -> None:
-        try:
-            with transaction.atomic():
-                work()
-                ready.set()
-                over.wait(30)
-        finally:
-            connections.close_all()
-
-    with ThreadPoolExecutor(1) as pool:
-        held = pool.submit(hold)
-        try:
-            assert ready.wait(10)
-            yield
-        finally:
-            over.set()
-            held.result(10)
-
-
-def lock(task: Task) -> Callable[[], object]:
-    return lambda: list(Task.objects.select_for_update().filter(pk=task.pk))
 
 
 # --- a culprit in the data -----------------------------------------------------------------------
@@ -185,8 +153,8 @@ def test_somebody_chains_onto_a_task_while_it_ends(hand: Hand) -> None:
     (task,) = running(hand, 1)
     made: list[Task] = []
     with ThreadPoolExecutor(1) as pool, elsewhere(lambda: made.append(task.chain(echo, 1))):
-        ended = pool.submit(_closing, lambda: hand.run(task, lambda cqt: 41))
-        wait_until(_somebody_waits)
+        ended = pool.submit(closing, lambda: hand.run(task, lambda cqt: 41))
+        wait_until(somebody_waits)
     assert ended.result(10) is S
     row = fresh(made[0])
     assert (row.status, row.previous_result) == ("Q", 41)
@@ -199,27 +167,11 @@ def test_a_link_committed_behind_an_end_in_flight_is_released(hand: Hand) -> Non
     links: list[Task] = []
     with ThreadPoolExecutor(1) as pool:
         with elsewhere(lambda: module._complete_all([hand.ending(task, Succeeded(result=41))])):
-            made = pool.submit(_closing, lambda: links.append(task.chain(echo, 1)))
-            wait_until(_somebody_waits)
+            made = pool.submit(closing, lambda: links.append(task.chain(echo, 1)))
+            wait_until(somebody_waits)
         made.result(10)
     assert (status(links[0]), fresh(links[0]).previous_result) == ("Q", 41)
     hand.run(links[0])
-
-
-def _closing(work: Callable[[], Any]) -> Any:
-    try:
-        return work()
-    finally:
-        connections.close_all()
-
-
-def _somebody_waits() -> bool:
-    with connection.cursor() as cursor:
-        cursor.execute(
-            "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' "
-            "AND datname = current_database()"
-        )
-        return cursor.fetchone()[0] > 0
 
 
 # --- an answer that is lost ----------------------------------------------------------------------
@@ -275,7 +227,7 @@ def test_a_connection_that_dies_in_a_completion_is_no_loss(
 def _kill_this_connection() -> int:
     pid: int = connection.connection.info.backend_pid
     with ThreadPoolExecutor(1) as pool:
-        pool.submit(_closing, lambda: _terminate(pid)).result(10)
+        pool.submit(closing, lambda: _terminate(pid)).result(10)
     return pid
 
 

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
-from threading import Barrier
 from typing import Any
 
 import pytest
-from django.db import connection, connections, transaction
+from django.db import transaction
 
 from cq.models import Task
 from cq.workflow.completion import complete
 from cq.workflow.rescue import rescue_tasks
+from tests.conformance.connections import closing, together
 from tests.conformance.driving import (
     Hand,
     P,
@@ -166,27 +166,11 @@ def test_a_link_of_ones_own_that_is_not_made_is_not_counted(hand: Hand) -> None:
 # --- races ---------------------------------------------------------------------------------------
 
 
-def together(count: int, work: Any) -> list[Any]:
-    """Run the same work on so many threads at once, each with a connection of its own."""
-    barrier = Barrier(count)
-
-    def one(number: int) -> Any:
-        try:
-            connection.ensure_connection()
-            barrier.wait(30)
-            return work(number)
-        finally:
-            connections.close_all()
-
-    with ThreadPoolExecutor(count) as pool:
-        return list(pool.map(one, range(count)))
-
-
 @pytest.mark.parametrize("coalesce", [True, "active"])
 def test_of_32_threads_one_makes_the_task(hand: Hand, coalesce: Any) -> None:
     calls = echo.using(coalesce=coalesce)
     for turn in range(3):
-        made = together(32, lambda number, turn=turn: calls.delay(turn))
+        made = together([lambda turn=turn: calls.delay(turn)] * 32)
         assert len({task.id for task in made}) == 1
         assert sum(not task.is_merged for task in made) == 1
     assert Task.objects.count() == 3
@@ -200,7 +184,11 @@ def test_threads_that_claim_between_delays_lose_nothing(hand: Hand) -> None:
         return waiting.delay("x").id
 
     for _ in range(5):
-        made = {id for id in together(16, work) if not isinstance(id, list)}
+        made = {
+            id
+            for id in together([lambda n=n: work(n) for n in range(16)])
+            if not isinstance(id, list)
+        }
         hand.run_all()
         assert {status(id) for id in made} == {S}
 
@@ -212,7 +200,7 @@ def test_bulk_calls_in_opposite_order_do_not_wait_for_each_other(hand: Hand) -> 
         ordered = names if number % 2 else names[::-1]
         return [task.id for task in waiting.delay_many([((name,), {}) for name in ordered])]
 
-    made = together(8, work)
+    made = together([lambda n=n: work(n) for n in range(8)])
     assert {frozenset(ids) for ids in made} == {frozenset(made[0])}
     assert Task.objects.count() == 40
 
@@ -240,7 +228,7 @@ def test_a_retry_that_loses_its_key_in_that_very_moment_is_still_a_retry(
         if len(calls) == 1:
             # What a concurrent delay() looks like before it has committed.
             with ThreadPoolExecutor(1) as pool:
-                pool.submit(_delay_elsewhere).result()
+                pool.submit(closing, lambda: waiting.delay("x")).result()
             return "false"
         return real(db, ids)
 
@@ -248,10 +236,3 @@ def test_a_retry_that_loses_its_key_in_that_very_moment_is_still_a_retry(
     assert hand.end(claimed, retrying()).value == "Y"
     assert len(calls) == 2
     assert (status(first).value, fresh(first).unique_key) == ("Y", None)
-
-
-def _delay_elsewhere() -> None:
-    try:
-        waiting.delay("x")
-    finally:
-        connections.close_all()

@@ -9,18 +9,18 @@ with one that counts levels from the own row they do not, so that the test is kn
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from threading import Barrier, BrokenBarrierError, get_ident
 from typing import Any
 
 import pytest
-from django.db import OperationalError, connections
+from django.db import OperationalError
 
 from cq.definition.outcome import Succeeded
 from cq.models import Task
 from cq.workflow import completion, settle
 from cq.workflow.completion import Completion
+from tests.conformance.connections import together
 from tests.conformance.driving import Hand, S, W, by_name, on_postgres, status
 from tests.sampleapp.tasks import echo, noop
 
@@ -68,15 +68,8 @@ class Meeting:
         return answer
 
 
-def at_once(works: Sequence[Callable[[], object]]) -> list[BaseException | None]:
-    def one(work: Callable[[], object]) -> None:
-        try:
-            work()
-        finally:
-            connections.close_all()
-
-    with ThreadPoolExecutor(len(works)) as pool:
-        return [done.exception() for done in [pool.submit(one, work) for work in works]]
+def failures(answers: Sequence[Any]) -> list[Exception]:
+    return [answer for answer in answers if isinstance(answer, Exception)]
 
 
 def write_once(batch: list[Completion]) -> Callable[[], object]:
@@ -97,7 +90,7 @@ def test_crossing_batches_never_wait_in_a_circle(
     for _ in range(20):
         roots, batches = crossing(hand)
         meeting.of(2)
-        assert at_once([write_once(batch) for batch in batches]) == [None, None]
+        assert not failures(together([write_once(batch) for batch in batches]))
         assert [status(root) for root in roots] == [S, S]
 
 
@@ -108,8 +101,7 @@ def test_levels_counted_from_the_own_row_would_deadlock(
     roots, batches = crossing(hand)
     Meeting(monkeypatch).of(2)
     monkeypatch.setattr(settle, "max", min, raising=False)
-    errors = at_once([write_once(batch) for batch in batches])
-    stuck = [error for error in errors if error is not None]
+    stuck = failures(together([write_once(batch) for batch in batches]))
     assert stuck
     assert all(isinstance(error, OperationalError) for error in stuck)
     monkeypatch.undo()
@@ -123,7 +115,7 @@ def test_a_deadlock_would_only_cost_time(hand: Hand, monkeypatch: pytest.MonkeyP
     Meeting(monkeypatch).of(2)
     monkeypatch.setattr(settle, "max", min, raising=False)
     works = [lambda batch=batch: completion.complete_each(batch) for batch in batches]
-    assert at_once(works) == [None, None]
+    assert not failures(together(works))
     monkeypatch.undo()
     for batch in batches:
         completion.complete(batch)
@@ -144,6 +136,6 @@ def test_batches_over_shared_parents_pass_in_any_number(
     assert len(leaves) == 48
     Meeting(monkeypatch).of(6)
     batches = [[hand.ending(leaf, Succeeded()) for leaf in leaves[n::6]] for n in range(6)]
-    assert set(at_once([write_once(batch) for batch in batches])) == {None}
+    assert not failures(together([write_once(batch) for batch in batches]))
     assert {status(root) for root in roots} == {S}
     assert not Task.objects.filter(status=W).exists()

@@ -7,11 +7,11 @@ import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from threading import Barrier, Event
+from threading import Event
 from typing import Any
 
 import pytest
-from django.db import connections, transaction
+from django.db import transaction
 
 from cq.definition.outcome import Succeeded
 from cq.models import LogLine, Progress, Stream, Task
@@ -22,6 +22,7 @@ from cq.models.transitions import Claimed
 from cq.workflow.completion import complete
 from cq.workflow.recording import Recorder
 from cq.workflow.transaction import engine_transaction, repeated
+from tests.conformance.connections import closing, together
 from tests.conformance.driving import (
     E,
     F,
@@ -134,20 +135,6 @@ def test_progress_is_one_row_and_the_last_value(hand: Hand) -> None:
 # --- at once -------------------------------------------------------------------------------------
 
 
-def in_threads(works: Sequence[Any]) -> list[Any]:
-    barrier = Barrier(len(works))
-
-    def one(work: Any) -> Any:
-        try:
-            barrier.wait(30)
-            return work()
-        finally:
-            connections.close_all()
-
-    with ThreadPoolExecutor(len(works)) as pool:
-        return list(pool.map(one, works))
-
-
 def test_flushes_and_completions_at_once_leave_no_hole(hand: Hand) -> None:
     roots = [noop.delay() for _ in range(3)]
     for root in roots:
@@ -160,7 +147,7 @@ def test_flushes_and_completions_at_once_leave_no_hole(hand: Hand) -> None:
             flush([line(claimed, f"{claimed.id} {turn}") for claimed in mine])
         complete([hand.ending(c, Succeeded(), lines=[line(c, f"{c.id} 4")]) for c in mine])
 
-    in_threads([lambda mine=claims[n::6]: work(mine) for n in range(6)])
+    assert together([lambda mine=claims[n::6]: work(mine) for n in range(6)]) == [None] * 6
     for root in roots:
         messages = record(root)
         assert len(messages) == 8 * 5
@@ -187,10 +174,10 @@ def test_a_line_is_never_seen_before_one_with_a_lower_number(hand: Hand) -> None
             flush([line(claimed, str(number))] * 3)
 
     def writers_then_stop() -> None:
-        in_threads([write] * 4)
+        together([write] * 4)
         stop.set()
 
-    in_threads([read, writers_then_stop])
+    together([read, writers_then_stop])
     assert len(seen) > 5
     assert all(seen)
     assert len(record(task)) == 4 * 40 * 3
@@ -240,13 +227,6 @@ def test_a_flush_and_an_adoption_at_once_lose_no_line(
     assert not Stream.objects.filter(root=child.id).exists()
     hand.run(claimed)
     assert status(parent) is S
-
-
-def closing(work: Any) -> Any:
-    try:
-        return work()
-    finally:
-        connections.close_all()
 
 
 @contextmanager
