@@ -26,7 +26,7 @@ from tests.workers import ROOT
 GUIDE = (ROOT / "docs" / "guides" / "upgrade-from-2019.md").read_text()
 MIGRATE_OTHERS = """
 from django.core.management import call_command
-for app in ("admin", "sessions", "sampleapp"):
+for app in ("contenttypes", "auth", "admin", "sessions", "sampleapp"):
     call_command("migrate", app, verbosity=0)
 """
 SENTENCE = re.compile(
