@@ -16,7 +16,7 @@ from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext, suppress
 from contextvars import ContextVar
-from typing import ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 import asgiref.sync
 from asgiref.sync import SyncToAsync, ThreadSensitiveContext, async_to_sync, sync_to_async
@@ -186,6 +186,7 @@ def tend_sessions() -> None:
     global _seen_losses
     now = time.monotonic()
     is_doubtful = now - _sessions.tended > IDLE_SECONDS or _sessions.losses != _seen_losses
+    connection: Any  # the stubs know nothing of health checks
     for connection in connections.all(initialized_only=True):
         if connection.in_atomic_block:
             continue

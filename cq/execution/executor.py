@@ -25,7 +25,7 @@ from cq.errors import AttemptVoid
 from cq.execution.atomic import run_atomically, write_atomically
 from cq.execution.attempt import Attempt, Kind, Stopper, StopReason
 from cq.execution.context import Commit, Context
-from cq.execution.invocation import arguments, failed, succeeded
+from cq.execution.invocation import bound, failed, succeeded
 from cq.execution.notices import tell_started
 from cq.models.queries import database
 from cq.models.streams import Line
@@ -116,7 +116,7 @@ class Executor:
         context = Context(claimed, attempt.buffer, Commit(partial(self._commit, attempt)))
         try:
             with as_task(), self.lanes.bound():
-                value = await function.body(context, *arguments(claimed), **claimed.kwargs)
+                value = await bound(function, context)()
             return None if context.has_committed else succeeded(context, value)
         except AttemptVoid:
             return None
@@ -145,7 +145,7 @@ class Executor:
         claimed, function = attempt.claimed, attempt.function
         context = Context(claimed, attempt.buffer)
         try:
-            call = partial(function.body, context, *arguments(claimed), **claimed.kwargs)
+            call = bound(function, context)
             if function.options.atomic:
                 run_atomically(function, context, call, partial(self._lines.settle, attempt.buffer))
                 return None

@@ -14,7 +14,7 @@ from cq.definition.status import Status
 from cq.errors import AttemptVoid
 from cq.execution.atomic import run_atomically, write_atomically
 from cq.execution.context import Commit, Context
-from cq.execution.invocation import arguments, failed, succeeded
+from cq.execution.invocation import bound, failed, succeeded
 from cq.execution.notices import tell_ended, tell_started
 from cq.models.transitions import Claimed
 from cq.workflow.completion import Completion, complete
@@ -54,7 +54,7 @@ def attempt_here(
     outcome: Outcome
     try:
         with as_task():
-            call = partial(function.body, context, *arguments(claimed), **claimed.kwargs)
+            call = bound(function, context)
             if function.options.atomic and not function.is_async:
                 run_atomically(function, context, call, lines)
                 return None

@@ -7,7 +7,9 @@ decided here and written elsewhere.
 """
 
 import logging
+from collections.abc import Callable
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
 from cq import conf
@@ -24,10 +26,44 @@ logger = logging.getLogger("cq.task")
 
 
 def arguments(claimed: Claimed) -> list[Any]:
-    """The positional arguments behind cqt, the predecessor's result first where it is passed."""
-    if claimed.pass_result:
-        return [claimed.previous_result, *claimed.args]
-    return claimed.args
+    """
+    The positional arguments behind cqt, the predecessor's result first where it is passed.
+
+    Raises InvalidArguments for a row whose arguments are no list and no object, as only
+    plain SQL can make one.
+    """
+    args, kwargs = claimed.args, claimed.kwargs
+    if not isinstance(args, list) or not isinstance(kwargs, dict):
+        raise InvalidArguments(
+            f"Task {claimed.id} has args of type {type(args).__name__} and kwargs of type "
+            f"{type(kwargs).__name__}. A row needs a JSON list and a JSON object."
+        )
+    return [claimed.previous_result, *args] if claimed.pass_result else args
+
+
+def bound(function: TaskFunctionLike, context: Context) -> Callable[[], Any]:
+    """The call of a body with what its row says."""
+    claimed = context.claimed
+    return partial(function.body, context, *arguments(claimed), **claimed.kwargs)
+
+
+def _explained(
+    function: TaskFunctionLike, claimed: Claimed, problem: BaseException
+) -> BaseException:
+    """What to say of a body that could not even be called; else the problem itself."""
+    if not isinstance(problem, TypeError) or isinstance(problem, InvalidArguments):
+        return problem
+    try:
+        function.call_signature.bind(*arguments(claimed), **claimed.kwargs)
+    except TypeError as misfit:
+        explained = InvalidArguments(
+            f"{claimed.func_name}{function.call_signature} cannot take the arguments of its row: "
+            f"{misfit}. They fitted when it was enqueued, so the task was changed since; let it "
+            "accept the old arguments until no such row is left."
+        )
+        explained.__cause__ = problem
+        return explained
+    return problem
 
 
 def succeeded(context: Context, value: Any) -> Succeeded:
@@ -58,6 +94,7 @@ def failed(
     function: TaskFunctionLike, claimed: Claimed, problem: BaseException
 ) -> Failed | Retrying:
     """The outcome of a body that raised: another attempt if the policy wants one."""
+    problem = _explained(function, claimed, problem)
     error = describe_exception(problem, conf.current().max_error_bytes)
     error["at"] = datetime.now(UTC).isoformat()
     policy = function.options.retry

@@ -7,9 +7,9 @@ cannot be ended must not hold up the end of the worker.
 """
 
 import asyncio
+import contextvars
 import logging
-from collections.abc import Callable, Coroutine
-from typing import Any
+from collections.abc import Callable
 from uuid import UUID
 
 from cq.definition import registry
@@ -61,20 +61,16 @@ class Attempts:
         self.consumer = TaskConsumer(host)
         self.started = 0
 
-    def start(self, claimed: Claimed) -> None:
-        """Run a task that was just claimed, beside the others."""
+    def start(self, claimed: Claimed) -> "asyncio.Task[None]":
+        """Run a task that was just claimed, beside the others and in a context of its own."""
         self._admit(claimed)
-        task = asyncio.get_running_loop().create_task(self._dispatch(claimed))
+        task = asyncio.get_running_loop().create_task(
+            self.consumer.dispatch({"type": EXECUTE, "claimed": claimed}),
+            context=contextvars.Context(),
+        )
         self._tasks.add(task)
         task.add_done_callback(self._ended)
-
-    async def run(self, claimed: Claimed) -> None:
-        """Run a task that was just claimed, and return when it has ended."""
-        self._admit(claimed)
-        await self._dispatch(claimed)
-
-    def _dispatch(self, claimed: Claimed) -> Coroutine[Any, Any, None]:
-        return self.consumer.dispatch({"type": EXECUTE, "claimed": claimed})
+        return task
 
     def _admit(self, claimed: Claimed) -> None:
         # A slot is taken, and watchers see that the task runs.

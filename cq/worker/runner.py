@@ -281,7 +281,7 @@ class Runner:
             names = self.attempts.slots.names
             claimed = await self._lanes["claim"].run(claim_one, worker, id, names)
             if claimed is not None:
-                await self.attempts.run(claimed)
+                await asyncio.wait([self.attempts.start(claimed)])
 
     def _check(self) -> None:
         """Something ended or was written: go on claiming, draining, or come to an end."""

@@ -14,6 +14,7 @@ import time
 from typing import Any
 
 from django.db import connection
+from django.utils import timezone, translation
 
 from cq import task
 from tests.sampleapp.tasks import leave_effect
@@ -227,3 +228,36 @@ def log_slowly(cqt: Any, count: int, seconds: float) -> list[float]:
         cqt.log(f"line {number}")
         time.sleep(seconds)
     return [began, time.time()]
+
+
+# --- what a body leaves behind ------------------------------------------------------------------
+
+
+def _surroundings() -> dict[str, Any]:
+    return {
+        "language": translation.get_language(),
+        "zone": timezone.get_current_timezone_name(),
+        "queries": len(connection.queries),
+    }
+
+
+@task(atomic=False)
+def change_surroundings(cqt: Any) -> None:
+    translation.activate("fr")
+    timezone.activate("Asia/Tokyo")
+
+
+@task
+async def change_surroundings_async(cqt: Any) -> None:
+    translation.activate("fr")
+    timezone.activate("Asia/Tokyo")
+
+
+@task(atomic=False)
+def see_surroundings(cqt: Any) -> dict[str, Any]:
+    return _surroundings()
+
+
+@task
+async def see_surroundings_async(cqt: Any) -> dict[str, Any]:
+    return _surroundings()
