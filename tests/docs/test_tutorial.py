@@ -48,7 +48,7 @@ def import_books(project: Project, line: str) -> None:
         assert token
         assert books
         shown = page({"csrfmiddlewaretoken": token[1], "text": books[1]})
-        assert re.search(r'<cq-task task="[\w-]+" token="\S+" show="bar tree log error"', shown)
+        assert re.search(r'<cq-task task="[\w-]+" token="\S+" show="bar tree log"', shown)
         wait_until(lambda: "<li>Ulysses, by James Joyce</li>" in page(), 20)
 
 
