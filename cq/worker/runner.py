@@ -84,26 +84,9 @@ class Runner:
         self.watchdog = Watchdog(
             self._loop, stall=settings.loop_stall, running=self.attempts.running_names
         )
-        self.membership = Membership(
-            self._lanes["engine"],
-            options,
-            self.attempts.slots.names,
-            held=self.attempts.held,
-            void=self.attempts.void,
-            renewed=lambda: self.claimer.ring(),
-            stalled_for=self.watchdog.stalled_for,
-        )
+        self.membership = self._make_membership()
         self.probe = HealthProbe(self._readiness, silence=max(SILENCE, 3 * settings.poll))
-        self.claimer = Claimer(
-            self._lanes["claim"],
-            self._room,
-            self.attempts.start,
-            worker=lambda: self.membership.worker,
-            held=self._tokens,
-            queues=options.queues,
-            tick=self.probe.tick,
-            idle=lambda: self._changed.set(),
-        )
+        self.claimer = self._make_claimer()
         self.stop_requested = asyncio.Event()
         self.ready = asyncio.Event()
         self._changed = asyncio.Event()
@@ -112,6 +95,29 @@ class Runner:
         self.was_forced = False
         self.leaves_work = False
         """Whether something is stuck here that would hold up the end of the process."""
+
+    def _make_membership(self) -> Membership:
+        return Membership(
+            self._lanes["engine"],
+            self.options,
+            self.attempts.slots.names,
+            held=self.attempts.held,
+            void=self.attempts.void,
+            renewed=lambda: self.claimer.ring(),
+            stalled_for=self.watchdog.stalled_for,
+        )
+
+    def _make_claimer(self) -> Claimer:
+        return Claimer(
+            self._lanes["claim"],
+            self._room,
+            self.attempts.start,
+            worker=lambda: self.membership.worker,
+            held=self._tokens,
+            queues=self.options.queues,
+            tick=self.probe.tick,
+            idle=lambda: self._changed.set(),
+        )
 
     # --- life -------------------------------------------------------------------------------
 
@@ -133,11 +139,11 @@ class Runner:
 
     async def run(self) -> None:
         """Be a worker until stopped; returns when everything is written or handed back."""
-        await self.membership.join()
-        voided.listen(self.membership.look_at_tokens)
-        dispatcher.attach_loop(self._loop, self.claimer.ring, self.options.queues)
-        self.watchdog.start()
         try:
+            await self.membership.join()
+            voided.listen(self.membership.look_at_tokens)
+            dispatcher.attach_loop(self._loop, self.claimer.ring, self.options.queues)
+            self.watchdog.start()
             async with asyncio.TaskGroup() as group:
                 await self._serve(group)
         finally:

@@ -8,11 +8,13 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from cq.definition.status import Status
+from cq.management.commands.cq_runworker import Command
 from cq.models import Task, Worker
 from tests.sampleapp import trouble
 from tests.sampleapp.models import Effect
@@ -94,20 +96,6 @@ def test_what_does_not_end_is_handed_back_uncharged(
     assert_handed_back(tasks)
 
 
-def test_a_drained_worker_ends_what_runs_and_claims_nothing_more(
-    worker_process: WorkerFactory, wait_until: WaitUntil
-) -> None:
-    worker = worker_process("--no-scheduler", "--grace", "20", "-c", "2", "--threads", "2")
-    tasks = [doze.delay(1.0), doze.delay(1.0), doze_sync.delay(1.0), doze_sync.delay(1.0)]
-    wait_until(lambda: running(4))
-    waiting = [doze.delay(0.1), doze_sync.delay(0.1)]
-    worker.send(signal.SIGTERM)
-    assert_ends(worker, 0, 10)
-    assert {Task.objects.get(id=task.id).status for task in tasks} == {Status.SUCCESS}
-    states = Task.objects.filter(id__in=[task.id for task in waiting])
-    assert {(task.status, task.attempts) for task in states} == {(Status.QUEUED, 0)}
-
-
 def get(port: int, path: str) -> tuple[int, str]:
     try:
         with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=5) as answer:
@@ -123,24 +111,25 @@ def free_port() -> int:
         return port
 
 
-def test_a_quiet_worker_ends_what_runs_and_says_so(
+def test_a_quiet_or_draining_worker_ends_what_runs_and_claims_nothing(
     worker_process: WorkerFactory, wait_until: WaitUntil, free_port: int
 ) -> None:
     worker = worker_process("--no-scheduler", "--health", f"127.0.0.1:{free_port}")
     wait_until(lambda: get(free_port, "/readyz") == (200, "claiming"))
     assert get(free_port, "/livez") == (200, "alive")
-    task = doze.delay(1.0)
-    wait_until(lambda: running(1))
+    tasks = [doze.delay(1.5), doze_sync.delay(1.5)]
+    wait_until(lambda: running(2))
     worker.send(signal.SIGUSR2)
     wait_until(lambda: get(free_port, "/readyz") == (503, "quiet"))
-    late = noop.delay()
-    task.wait(10)
-    late.refresh_from_db()
-    assert late.status == Status.QUEUED
-    assert Worker.objects.get(alive=True).state == "quiet"
+    late = [noop.delay(), noop_atomic.delay()]
+    wait_until(lambda: Worker.objects.get(alive=True).state == "quiet")
     assert get(free_port, "/livez") == (200, "alive")
     worker.send(signal.SIGTERM)
-    assert_ends(worker, 0, 5)
+    assert_ends(worker, 0, 6)
+    assert {Task.objects.get(id=task.id).status for task in tasks} == {Status.SUCCESS}
+    for task in late:
+        task.refresh_from_db()
+        assert (task.status, task.attempts) == (Status.QUEUED, 0)
 
 
 def test_a_burst_does_all_that_is_due_and_what_comes_of_it(worker_process: WorkerFactory) -> None:
@@ -192,15 +181,16 @@ def test_a_worker_ends_at_its_limits(
         (["-Q", "a b"], "'a b'"),
         (["--health", "8001"], "'8001' is not an address to answer health probes on."),
         (["--threads", "many"], "'many' is not a whole number above 0."),
+        (["--max-memory", "-1"], "'-1' is not a whole number above 0."),
     ],
 )
 def test_bad_arguments_get_one_sentence(
-    worker_process: WorkerFactory, arguments: list[str], sentence: str
+    capsys: pytest.CaptureFixture[str], arguments: list[str], sentence: str
 ) -> None:
-    worker = worker_process(*arguments, ready=False)
-    assert worker.process.wait(20) == 2
-    assert sentence in worker.output()
-    assert "Traceback" not in worker.output()
+    with pytest.raises(SystemExit) as ended:
+        Command().run_from_argv(["manage.py", "cq_runworker", *arguments])
+    assert ended.value.code == 2
+    assert sentence in capsys.readouterr().err
 
 
 def test_a_wrong_setting_gets_one_sentence(worker_process: WorkerFactory) -> None:
@@ -208,4 +198,15 @@ def test_a_wrong_setting_gets_one_sentence(worker_process: WorkerFactory) -> Non
     assert worker.process.wait(20) == 2
     assert "CQ['SLOT'] is not a setting of cq." in worker.output()
     assert "Did you mean 'SLOTS'?" in worker.output()
+    assert "Traceback" not in worker.output()
+
+
+def test_a_database_without_tables_gets_one_sentence(
+    worker_process: WorkerFactory, tmp_path: Path
+) -> None:
+    worker = worker_process(
+        env={"CQ_TEST_DATABASE_URL": f"sqlite:///{tmp_path / 'empty.sqlite3'}"}, ready=False
+    )
+    assert worker.process.wait(20) == 4
+    assert "Run python manage.py migrate." in worker.output()
     assert "Traceback" not in worker.output()

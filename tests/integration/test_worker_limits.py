@@ -56,6 +56,7 @@ def test_whatever_a_body_raises_ends_its_attempt_only(worker_process: WorkerFact
     assert worker.stop() == 0
 
 
+@pytest.mark.long
 @pytest.mark.skipif(DATABASE_KIND != "postgres", reason="SQLite cannot sleep in a statement")
 def test_time_limits_of_coroutines_and_threads(
     worker_process: WorkerFactory, wait_until: WaitUntil
@@ -65,7 +66,7 @@ def test_time_limits_of_coroutines_and_threads(
     tasks = [
         outstay_async.delay(),
         trouble.query_too_long.delay(),
-        trouble.sleep_in_a_thread.delay(6.0),
+        trouble.sleep_in_a_thread.delay(5.8),
     ]
     for task in tasks:
         wait_for(task, Status.FAILURE, timeout=5)
@@ -122,7 +123,7 @@ def _is_still(count: Callable[[], int]) -> bool:
     return count() == before
 
 
-@pytest.mark.long
+@pytest.mark.exhaustive
 def test_a_body_that_swallows_its_revoke_is_left_alone(
     worker_process: WorkerFactory, wait_until: WaitUntil
 ) -> None:
@@ -155,7 +156,10 @@ def test_a_blocked_loop_keeps_its_lease_and_is_named(
     assert "is dead" not in observer.output()
 
 
-@pytest.mark.parametrize("killer", [trouble.kill_own_process, trouble.exit_hard])
+@pytest.mark.parametrize(
+    "killer",
+    [trouble.kill_own_process, pytest.param(trouble.exit_hard, marks=pytest.mark.exhaustive)],
+)
 def test_a_task_that_kills_its_worker_is_lost_and_takes_nobody_along(
     worker_process: WorkerFactory, wait_until: WaitUntil, killer: Any
 ) -> None:
