@@ -209,15 +209,16 @@ def _savepoints() -> Iterator[None]:
 
 @contextmanager
 def _savepoint(connection: Any) -> Iterator[None]:
-    sid = transaction.savepoint(connection.alias)
+    scope = transaction.atomic(using=connection.alias)
+    scope._from_testcase = True  # so that a body may open a durable block, as in autocommit
+    scope.__enter__()
     try:
         yield
     finally:
+        # Whatever the body raised: what it wrote stays, unless the database lost it.
         if _is_broken(connection):
-            connection.needs_rollback = False
-            transaction.savepoint_rollback(sid, connection.alias)
-        else:
-            transaction.savepoint_commit(sid, connection.alias)
+            transaction.set_rollback(True, using=connection.alias)
+        scope.__exit__(None, None, None)
 
 
 def _is_broken(connection: Any) -> bool:

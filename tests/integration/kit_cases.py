@@ -58,6 +58,12 @@ def survive_sql(cqt: Any) -> int:
     return -1
 
 
+@task(atomic=False)
+def write_durably(cqt: Any) -> None:
+    with transaction.atomic(durable=True):
+        Note.objects.create(text="durable")
+
+
 @task
 async def break_sql_async(cqt: Any) -> None:
     await Note.objects.acreate(text="kept", unique="v")
@@ -162,6 +168,12 @@ class Drains:
         assert statuses[:2] == [Status.FAILURE] * 2
         assert statuses[3] == Status.SUCCESS
         assert not Note.objects.filter(text="refused").exists()
+
+    def test_a_body_may_commit_for_good(self: Any) -> None:
+        row = write_durably.delay()
+        drain()
+        assert self.ended(row).status == Status.SUCCESS
+        assert Note.objects.get().text == "durable"
 
     def test_a_callback_after_the_commit_of_a_body_runs(self: Any) -> None:
         write_then_delay.delay()
