@@ -109,7 +109,7 @@ def first_cells(page: str, heading: str) -> list[str]:
 def own(model: type[Model]) -> set[str]:
     """What a model adds to Django's: its fields by name, its verbs and its properties."""
     fields = {field.name for field in model._meta.get_fields()}
-    made = {"DoesNotExist", "MultipleObjectsReturned", "objects"}
+    made = {"DoesNotExist", "MultipleObjectsReturned", "NotUpdated", "objects"}
     return fields | {
         name
         for name in set(dir(model)) - set(dir(Model)) - made
