@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
 from django.contrib.auth.models import User
-from django.db import connection, transaction
+from django.db import connection, connections, transaction
 from django.utils import timezone
 
 import cq.models
@@ -58,6 +60,24 @@ def test_a_row_exists_from_the_commit_and_never_after_a_roll_back() -> None:
             transaction.set_rollback(True)
     assert Task.objects.get().id == kept.id
     assert [ran.id for ran in drain()] == [kept.id]
+
+
+@pytest.fixture
+def other_database(tmp_path: Path) -> Iterator[str]:
+    """A second database, on which no task lives."""
+    entry = connections.settings["default"]
+    engine = {"ENGINE": "django.db.backends.sqlite3", "NAME": str(tmp_path / "x"), "OPTIONS": {}}
+    connections.settings["other"] = {**entry, **engine}
+    yield "other"
+    connections["other"].close()
+    del connections["other"], connections.settings["other"]
+
+
+def test_a_roll_back_on_another_database_takes_no_task_along(other_database: str) -> None:
+    with transaction.atomic(using=other_database):
+        add.delay(1)
+        transaction.set_rollback(True, using=other_database)
+    assert [ran.result for ran in drain()] == [1]
 
 
 async def test_adelay() -> None:
