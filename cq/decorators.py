@@ -45,7 +45,7 @@ class Calls(Generic[P]):
     function: "TaskFunction[Any, Any]"
     call_options: CallOptions = NO_OPTIONS
 
-    def delay(self, *args: P.args, **kwargs: P.kwargs) -> Task:
+    def delay(self, /, *args: P.args, **kwargs: P.kwargs) -> Task:
         """
         Enqueue a run in the caller's transaction and return its row.
 
@@ -55,7 +55,7 @@ class Calls(Generic[P]):
         self._refuse_on_loop("delay")
         return _enqueue(Signature(self.function, args, kwargs, self.call_options))
 
-    async def adelay(self, *args: P.args, **kwargs: P.kwargs) -> Task:
+    async def adelay(self, /, *args: P.args, **kwargs: P.kwargs) -> Task:
         """`delay` for a coroutine; the row is inserted on the thread of the current context."""
         return await in_db(_enqueue, Signature(self.function, args, kwargs, self.call_options))
 
@@ -85,7 +85,7 @@ class Calls(Generic[P]):
         """`delay_many` for a coroutine."""
         return await in_db(_enqueue_many, [self._signature_of(call) for call in calls])
 
-    def signature(self, *args: P.args, **kwargs: P.kwargs) -> Signature:
+    def signature(self, /, *args: P.args, **kwargs: P.kwargs) -> Signature:
         """The call as a value, for `delay_many`, `subtask` and `chain`."""
         return Signature(self.function, args, kwargs, self.call_options)
 
@@ -143,7 +143,7 @@ class TaskFunction(Calls[P], Generic[P, R_co]):
         """The task function itself, as for one with options."""
         return self
 
-    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R_co:
+    def __call__(self, /, *args: P.args, **kwargs: P.kwargs) -> R_co:
         """Run in place, with subtasks, chains and errorbacks; no row is written."""
         call: Any = acall_in_place if self.is_async else call_in_place
         value: R_co = call(self, args, kwargs)

@@ -48,11 +48,11 @@ class Draft:
         self.parent: UUID | None = plan.parent
         self.func_name: str = plan.func_name
 
-    def chain(self, fn: Any, *args: Any, **kwargs: Any) -> "Draft":
+    def chain(self, fn: Any, /, *args: Any, **kwargs: Any) -> "Draft":
         """Run `fn` after this one has succeeded; see `cq.chain` for the forms."""
         return self._context.link(self.id, self.parent, fn, args, kwargs)
 
-    def errorback(self, fn: Any, *args: Any, **kwargs: Any) -> "Draft":
+    def errorback(self, fn: Any, /, *args: Any, **kwargs: Any) -> "Draft":
         """Call `fn(task, error, *args)` once if this one ends badly."""
         entries = self._plan.errorbacks or []
         self._plan.errorbacks = [*entries, errorback_entry(fn, args, kwargs)]
@@ -222,7 +222,7 @@ class Context:
             done += 1
             self.progress(done, total, message)
 
-    def subtask(self, fn: Any, *args: Any, **kwargs: Any) -> Draft:
+    def subtask(self, fn: Any, /, *args: Any, **kwargs: Any) -> Draft:
         """
         Plan a child that starts when this body has returned; this task waits for it.
 
@@ -240,11 +240,11 @@ class Context:
         plan.parent = self.id
         return self._draft(plan)
 
-    def chain(self, fn: Any, *args: Any, **kwargs: Any) -> Draft:
+    def chain(self, fn: Any, /, *args: Any, **kwargs: Any) -> Draft:
         """Plan a task that runs after this one has succeeded, with its result if it takes it."""
         return self.link(self.id, self.claimed.parent, fn, args, kwargs)
 
-    def errorback(self, fn: Any, *args: Any, **kwargs: Any) -> None:
+    def errorback(self, fn: Any, /, *args: Any, **kwargs: Any) -> None:
         """Refused on a running task: errorbacks are given before it runs, or to subtasks."""
         raise InvalidOption(
             f"errorback({fn!r}) was called in the body of {self.func_name}. Give a task its "
@@ -280,7 +280,7 @@ class Context:
         return Draft(self, plan)
 
     def commit(
-        self, fn: Callable[P, T], *args: P.args, **kwargs: P.kwargs
+        self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs
     ) -> Coroutine[Any, Any, T]:
         """
         Run the writes of an async body and its completion in one transaction.

@@ -207,17 +207,17 @@ class InlineTask(AsyncVerbs):
                 task.end(Status.REVOKED, REVOKED_BY_HAND)
 
     @off_the_loop
-    def chain(self, fn: Any, *args: Any, **kwargs: Any) -> "InlineTask":
+    def chain(self, fn: Any, /, *args: Any, **kwargs: Any) -> "InlineTask":
         """Run `fn` now if this one succeeded."""
         return self.runner.link(self, (fn, args, kwargs))
 
     @off_the_loop
-    def subtask(self, fn: Any, *args: Any, **kwargs: Any) -> "InlineTask":
+    def subtask(self, fn: Any, /, *args: Any, **kwargs: Any) -> "InlineTask":
         """Run `fn` now as a child of this one."""
         return self.runner.child(self, (fn, args, kwargs))
 
     @off_the_loop
-    def errorback(self, fn: Any, *args: Any, **kwargs: Any) -> "InlineTask":
+    def errorback(self, fn: Any, /, *args: Any, **kwargs: Any) -> "InlineTask":
         """Call `fn(task, error, *args)` now if this one has ended badly, else when it does."""
         entry = errorback_entry(fn, args, kwargs)
         if self.status in (Status.FAILURE, Status.INCOMPLETE):

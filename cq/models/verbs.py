@@ -60,15 +60,15 @@ class AsyncVerbs:
         """`revoke` for a coroutine."""
         await in_db(self.revoke)
 
-    async def asubtask(self, fn: Any, *args: Any, **kwargs: Any) -> "Task":
+    async def asubtask(self, fn: Any, /, *args: Any, **kwargs: Any) -> "Task":
         """`subtask` for a coroutine."""
         return await in_db(self.subtask, fn, *args, **kwargs)
 
-    async def achain(self, fn: Any, *args: Any, **kwargs: Any) -> "Task":
+    async def achain(self, fn: Any, /, *args: Any, **kwargs: Any) -> "Task":
         """`chain` for a coroutine."""
         return await in_db(self.chain, fn, *args, **kwargs)
 
-    async def aerrorback(self, fn: Callable[..., Any], *args: Any, **kwargs: Any) -> Self:
+    async def aerrorback(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Self:
         """`errorback` for a coroutine."""
         return await in_db(self.errorback, fn, *args, **kwargs)
 
@@ -108,17 +108,17 @@ class TaskVerbs(TreeRecord, AsyncVerbs):
         doors.revoke(self)
 
     @off_the_loop
-    def subtask(self, fn: Any, *args: Any, **kwargs: Any) -> "Task":
+    def subtask(self, fn: Any, /, *args: Any, **kwargs: Any) -> "Task":
         """Add a child that this task waits for (`cq.subtask`)."""
         return doors.subtask(self, fn, *args, **kwargs)  # type: ignore[no-any-return]
 
     @off_the_loop
-    def chain(self, fn: Any, *args: Any, **kwargs: Any) -> "Task":
+    def chain(self, fn: Any, /, *args: Any, **kwargs: Any) -> "Task":
         """Run another task after this one (`cq.chain`)."""
         return doors.chain(self, fn, *args, **kwargs)  # type: ignore[no-any-return]
 
     @off_the_loop
-    def errorback(self, fn: Callable[..., Any], *args: Any, **kwargs: Any) -> Self:
+    def errorback(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Self:
         """Call `fn(task, error, *args)` once if this task ends badly (`cq.errorback`)."""
         doors.errorback(self, fn, *args, **kwargs)
         return self

@@ -22,7 +22,7 @@ from cq.workflow.settle import call_errorbacks
 from cq.workflow.transaction import engine_transaction, repeated
 
 
-def chain(task: Task, fn: Any, *args: Any, **kwargs: Any) -> Task:
+def chain(task: Task, fn: Any, /, *args: Any, **kwargs: Any) -> Task:
     """
     Run `fn` after `task` has succeeded, and return the new, Pending task.
 
@@ -37,7 +37,7 @@ def chain(task: Task, fn: Any, *args: Any, **kwargs: Any) -> Task:
     return made
 
 
-def errorback(task: Task, fn: Callable[..., Any], *args: Any, **kwargs: Any) -> None:
+def errorback(task: Task, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> None:
     """
     Call `fn(task, error, *args, **kwargs)` once when `task` ends as F, L or I.
 

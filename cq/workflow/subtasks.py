@@ -23,7 +23,7 @@ from cq.workflow.enqueue import insert_new, ring_if_passed_over
 from cq.workflow.settle import ERRORBACK_TASK
 
 
-def subtask(task: Task, fn: Any, *args: Any, **kwargs: Any) -> Task:
+def subtask(task: Task, fn: Any, /, *args: Any, **kwargs: Any) -> Task:
     """
     Add a child to a committed task that has not ended, and return it.
 
