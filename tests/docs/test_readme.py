@@ -13,16 +13,17 @@ BLOCKS = blocks_of(ROOT / "README.md")
 
 READERS_OWN = """# config/settings.py, at the end
 INSTALLED_APPS += ["shop"]
-EMAIL_BACKEND = "django.core.mail.backends.locmem.EmailBackend"
 """
 
 ALL_IS_WELL = """
 from datetime import timedelta
 from django.test import RequestFactory
+from django.test.utils import setup_test_environment
 from cq.models import Task
 from cq.testing import drain
 from shop.views import letters as page
 
+setup_test_environment()  # mails go nowhere
 assert letters == 1
 shown = page(RequestFactory().get("/")).content.decode()
 assert '<cq-task task="' in shown and 'show="bar log"' in shown
