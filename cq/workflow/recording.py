@@ -157,7 +157,9 @@ def _unrecorded(line: Line) -> publisher.Line:
 
 
 def _row(claimed: Claimed, value: ProgressValue) -> ProgressRow:
-    return ProgressRow(claimed.id, claimed.root, value.done, value.total, value.message)
+    return ProgressRow(
+        claimed.id, claimed.token, claimed.root, value.done, value.total, value.message
+    )
 
 
 def _write(lines: Sequence[Line], progress: Sequence[ProgressRow]) -> list[Recorded]:

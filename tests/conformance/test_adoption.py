@@ -125,7 +125,7 @@ def test_an_adopted_tree_moves_with_its_lines_behind_those_of_the_adopter(hand: 
     claimed = hand.take(first)
     with engine_transaction() as db:
         append(db, [line(claimed, "a1")])
-        write_progress(db, [ProgressRow(first.id, child.id, 1, 2, "half")])
+        write_progress(db, [ProgressRow(first.id, claimed.token, child.id, 1, 2, "half")])
     assert lines_of(child) == [(1, "c1"), (2, "c2"), (3, "a1")]
     assert hand.run(parent, saying("p1", returning=lambda: child)) is W
     assert lines_of(child) == []
@@ -147,7 +147,7 @@ def test_a_lines_tree_is_read_from_its_row(hand: Hand) -> None:
     hand.run(parent, lambda cqt: child)
     with engine_transaction() as db:
         append(db, [line(claimed, "after the adoption")])
-        write_progress(db, [ProgressRow(child.id, claimed.root, 1, None, "")])
+        write_progress(db, [ProgressRow(child.id, claimed.token, claimed.root, 1, None, "")])
     assert lines_of(parent) == [(1, "after the adoption")]
     assert Progress.objects.get(task=child.id).root == parent.id
     assert not Stream.objects.filter(root=child.id).exists()

@@ -120,7 +120,9 @@ def test_progress_is_one_row_and_the_last_value(hand: Hand) -> None:
     claimed = hand.take(task)
     for done in (1, 2):
         with engine_transaction() as db:
-            write_progress(db, [ProgressRow(task.id, task.id, done, 10, f"step {done}")])
+            write_progress(
+                db, [ProgressRow(task.id, claimed.token, task.id, done, 10, f"step {done}")]
+            )
     row = Progress.objects.get()
     assert (row.task, row.root, row.done, row.total, row.message) == (
         task.id,

@@ -26,9 +26,6 @@ def test_a_project_that_is_fine() -> None:
     assert "no issues" in done.stdout
 
 
-@pytest.mark.xfail(
-    strict=True, reason="apps.ready() reads conf.current(), which raises before any check speaks"
-)
 @pytest.mark.parametrize(
     ("cq", "words"),
     [

@@ -44,16 +44,7 @@ _ENDED = {
 }
 
 
-def settle_parents(
-    db: Dialect, children: Sequence[EndedChild], *, success_ttl: int, failure_ttl: int
-) -> list[Moved]:
-    """
-    T12: count ended children at their parents; a parent with none left open ends too.
-
-    One UPDATE for all parents of one depth, so that two last children cannot both see
-    the other still open. The rows are locked in the order of their ids. Returns the
-    parents that ended.
-    """
+def _rows(children: Sequence[EndedChild]) -> str:
     rows = [
         {
             "id": child.id.hex,
@@ -65,8 +56,21 @@ def settle_parents(
         }
         for child in children
     ]
+    return json.dumps(rows)
+
+
+def settle_parents(
+    db: Dialect, children: Sequence[EndedChild], *, success_ttl: int, failure_ttl: int
+) -> list[Moved]:
+    """
+    T12: count ended children at their parents; a parent with none left open ends too.
+
+    One UPDATE for all parents of one depth, so that two last children cannot both see
+    the other still open. The rows are locked in the order of their ids. Returns the
+    parents that ended.
+    """
     params: dict[str, Any] = {
-        "rows": json.dumps(rows),
+        "rows": _rows(children),
         "parents": db.id_list(sorted({child.parent for child in children})),
         "success_ttl": success_ttl,
         "failure_ttl": failure_ttl,
