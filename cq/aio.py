@@ -10,12 +10,14 @@ that a slow query of one task stalls nobody on another lane.
 import asyncio
 import itertools
 import math
+import queue
 import threading
 import time
 from collections.abc import Awaitable, Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, nullcontext, suppress
+from concurrent.futures import Executor, Future
+from contextlib import contextmanager, nullcontext
 from contextvars import ContextVar
+from functools import partial
 from typing import Any, ParamSpec, TypeVar
 
 import asgiref.sync
@@ -25,27 +27,26 @@ from django.db import Error, connections
 from cq.errors import RunningLoop
 
 IDLE_SECONDS = 1.0
-_CLOSE_SECONDS = 1.0
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
 
-async def in_db(fn: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+async def in_db(fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
     """
     Run a synchronous function that uses the ORM, on the thread of the current context.
 
     In a request that is the request's own thread, in an async task its lane: the function
     sees the transaction that the caller is in.
     """
-    return await sync_to_async(fn, thread_sensitive=True)(*args, **kwargs)
+    # Bound here: asgiref's own call has parameters of its own, such as self.
+    return await sync_to_async(partial(fn, *args, **kwargs), thread_sensitive=True)()
 
 
-async def in_thread(
-    executor: ThreadPoolExecutor, fn: Callable[P, T], *args: P.args, **kwargs: P.kwargs
-) -> T:
+async def in_thread(executor: Executor, fn: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
     """Run a synchronous function on a pool; `async_to_sync` inside finds the calling loop."""
-    return await sync_to_async(fn, thread_sensitive=False, executor=executor)(*args, **kwargs)
+    threads: Any = executor  # asgiref asks for a ThreadPoolExecutor and needs an Executor
+    return await sync_to_async(fn, thread_sensitive=False, executor=threads)(*args, **kwargs)
 
 
 def from_sync(fn: Callable[P, Awaitable[T]]) -> Callable[P, T]:
@@ -84,6 +85,77 @@ def refuse_on_loop(called: str, instead: str) -> None:
         )
 
 
+class Threads(Executor):
+    """
+    A pool of threads that keep their database sessions, and close them when they end.
+
+    Not a ThreadPoolExecutor, whose threads hold up the end of the process: a body that
+    cannot be stopped would hang a reload, or a Ctrl-C, for as long as it likes.
+    """
+
+    def __init__(self, size: int, name: str, begin: Callable[[], object] | None = None) -> None:
+        self._size, self._name, self._begin = size, name, begin
+        self._lock = threading.Lock()
+        self._calls: queue.SimpleQueue[_Call | None] = queue.SimpleQueue()
+        self._idle = threading.Semaphore(0)
+        self._started = 0
+        self._is_shut = False
+
+    @property
+    def has_threads(self) -> bool:
+        """Whether a thread was started, and may have opened a session."""
+        return self._started > 0
+
+    def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> "Future[T]":
+        """Have a call made; the threads start when they are first needed."""
+        future: Future[T] = Future()
+        with self._lock:
+            if self._is_shut:
+                raise RuntimeError(f"The threads {self._name!r} were ended; nothing runs on them.")
+            self._calls.put((future, partial(fn, *args, **kwargs)))
+            if not self._idle.acquire(blocking=False) and self._started < self._size:
+                self._started += 1
+                name = f"{self._name}-{self._started}"
+                threading.Thread(target=self._work, name=name, daemon=True).start()
+        return future
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        """End each thread when it is idle and everything is done; waits for none."""
+        with self._lock:
+            if not self._is_shut:
+                self._is_shut = True
+                for _ in range(self._started):
+                    self._calls.put(None)
+
+    def _work(self) -> None:
+        if self._begin is not None:
+            self._begin()
+        while (call := self._next()) is not None:
+            future, fn = call
+            if future.set_running_or_notify_cancel():
+                _fulfil(future, fn)
+            # Held no longer than the call: a result may be large.
+            del call, future, fn
+        connections.close_all()
+
+    def _next(self) -> "_Call | None":
+        try:
+            return self._calls.get_nowait()
+        except queue.Empty:
+            self._idle.release()
+            return self._calls.get()
+
+
+_Call = tuple["Future[Any]", Callable[[], Any]]
+
+
+def _fulfil(future: "Future[Any]", fn: Callable[[], Any]) -> None:
+    try:
+        future.set_result(fn())
+    except BaseException as problem:  # noqa: BLE001 - it is the caller's, whatever it is
+        future.set_exception(problem)
+
+
 class Lane:
     """
     One thread with one database session, for the code that is bound to it.
@@ -92,11 +164,7 @@ class Lane:
     """
 
     def __init__(self, name: str, *, owns_session: bool = False) -> None:
-        self.executor = ThreadPoolExecutor(
-            max_workers=1,
-            thread_name_prefix=name,
-            initializer=own_sessions if owns_session else None,
-        )
+        self.executor = Threads(1, name, own_sessions if owns_session else None)
         self._context = ThreadSensitiveContext()
         SyncToAsync.context_to_thread_executor[self._context] = self.executor
         self.bound = 0
@@ -113,7 +181,6 @@ class Lane:
 
     def close(self) -> None:
         """Close the session and end the thread, once what is queued has run."""
-        self.executor.submit(connections.close_all)
         self.executor.shutdown(wait=False)
 
 
@@ -127,7 +194,7 @@ class Lanes:
     def bound(self) -> Iterator[Lane]:
         """Bind the current context to a lane while the block runs."""
         lane = min(self._lanes, key=lambda candidate: candidate.bound)
-        if _has_session(lane) and (not lane.bound or lane.losses != _seen_losses):
+        if lane.executor.has_threads and (not lane.bound or lane.losses != _seen_losses):
             lane.executor.submit(tend_sessions)
         lane.losses = _seen_losses
         lane.bound += 1
@@ -140,18 +207,13 @@ class Lanes:
             raise
         finally:
             lane.bound -= 1
-            if (broken or not lane.bound) and _has_session(lane):
+            if (broken or not lane.bound) and lane.executor.has_threads:
                 lane.executor.submit(tend_sessions)
 
     def close(self) -> None:
         """Close every lane."""
         for lane in self._lanes:
             lane.close()
-
-
-def _has_session(lane: Lane) -> bool:
-    # A ThreadPoolExecutor starts its thread on first use: no thread, no session to close.
-    return bool(lane.executor._threads)
 
 
 def _tended(fn: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
@@ -213,26 +275,6 @@ def kept_sessions() -> Iterator[None]:
         yield
     finally:
         tend_sessions()
-
-
-def end_threads(pool: ThreadPoolExecutor, *, stuck: int) -> None:
-    """
-    End the threads of a pool and their sessions, but for so many that are stuck in a call.
-
-    Each idle thread takes one closing: it holds on to it until all the others have theirs.
-    """
-    idle = len(pool._threads) - stuck
-    if idle > 0:
-        together = threading.Barrier(idle)
-        for _ in range(idle):
-            pool.submit(_close_sessions, together)
-    pool.shutdown(wait=False)
-
-
-def _close_sessions(together: threading.Barrier) -> None:
-    connections.close_all()
-    with suppress(threading.BrokenBarrierError):
-        together.wait(_CLOSE_SECONDS)
 
 
 def own_sessions() -> None:

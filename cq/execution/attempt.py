@@ -18,7 +18,7 @@ from typing import Any, Literal
 
 from django.db import connections
 
-from cq.definition.outcome import Outcome, Released
+from cq.definition.outcome import Crashed, Outcome, Released
 from cq.definition.signature import TaskFunctionLike
 from cq.errors import AttemptVoid, TaskTimeout
 from cq.execution.invocation import failed
@@ -62,10 +62,16 @@ class Attempt:
     def stopped(self) -> Outcome | None:
         """What an attempt comes to that ended because it was stopped; None is nothing to write."""
         if self.stop_reason is StopReason.RELEASED:
-            return Released("The worker stopped before the task ended.")
+            return self.handed_back("The worker stopped before the task ended.")
         if self.stop_reason is StopReason.EXPIRED:
             return failed(self.function, self.claimed, self.too_long())
         return None
+
+    def handed_back(self, reason: str) -> Outcome:
+        """Give the task back uncharged; one that may run only once has had its run."""
+        if self.function.options.at_most_once:
+            return Crashed(f"{reason} It may run only once.")
+        return Released(reason)
 
     def too_long(self) -> TaskTimeout:
         """The error of an attempt that outlived its limit."""

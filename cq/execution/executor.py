@@ -10,7 +10,6 @@ together with its completion, its outcome was handed over before, or the attempt
 import asyncio
 import logging
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any, Protocol
 from uuid import UUID
@@ -18,8 +17,8 @@ from uuid import UUID
 from django.db import connections, reset_queries
 
 from cq import conf
-from cq.aio import Lanes, as_task, end_threads, in_db, in_thread, kept_sessions
-from cq.definition.outcome import Outcome, Released
+from cq.aio import Lanes, Threads, as_task, in_db, in_thread, kept_sessions
+from cq.definition.outcome import Outcome
 from cq.definition.signature import TaskFunctionLike
 from cq.errors import AttemptVoid
 from cq.execution.atomic import run_atomically, write_atomically
@@ -63,7 +62,7 @@ class Executor:
         processes: ProcessPool,
         stopper: Stopper,
     ) -> None:
-        self.threads = ThreadPoolExecutor(max_workers=threads, thread_name_prefix="cq-sync")
+        self.threads = Threads(threads, "cq-sync")
         self.lanes = Lanes(lanes, "cq-lane")
         self.running: dict[UUID, Attempt] = {}
         self._lines = lines
@@ -158,13 +157,12 @@ class Executor:
             if function.options.atomic and _is_in_doubt(problem):
                 # Whether the commit arrived is unknown. Handing back is fenced by the token:
                 # it changes nothing if the commit did arrive.
-                return Released("The connection was lost in the commit.")
+                return attempt.handed_back("The connection was lost in the commit.")
             return failed(function, claimed, problem)
 
     def close(self) -> None:
         """End the threads that are idle; one that is stuck ends with its body."""
-        stuck = sum(1 for attempt in self.running.values() if attempt.kind == "thread")
-        end_threads(self.threads, stuck=stuck)
+        self.threads.shutdown(wait=False)
         self.lanes.close()
 
 

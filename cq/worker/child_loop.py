@@ -12,7 +12,7 @@ import logging
 import os
 import queue
 import threading
-from typing import IO
+from typing import IO, Any
 from uuid import UUID
 
 from django.db import Error
@@ -24,6 +24,7 @@ from cq.definition.signature import TaskFunctionLike
 from cq.execution.here import attempt_here, complete_here
 from cq.execution.invocation import failed
 from cq.models.transitions import Claimed
+from cq.progress import publisher
 from cq.workflow.completion import Completion
 from cq.workflow.recording import Recorder
 
@@ -36,11 +37,11 @@ _UUIDS = ("id", "token", "root", "parent", "previous")
 def serve(requests: IO[str], answers: IO[str]) -> None:
     """Run the tasks of the lines, and answer each; never returns."""
     recorder = Recorder(conf.current().max_lines)
-    lines: queue.SimpleQueue[str] = queue.SimpleQueue()
-    for target, args in ((_read, (requests, lines)), (_flush, (recorder,))):
+    tasks: queue.SimpleQueue[Claimed] = queue.SimpleQueue()
+    for target, args in ((_read, (requests, tasks)), (_flush, (recorder,))):
         threading.Thread(target=target, args=args, daemon=True).start()
     while True:
-        claimed = _parsed(lines.get())
+        claimed = tasks.get()
         function = registry.lookup(claimed.func_name)
         with kept_sessions():
             completion = _attempt(claimed, function, recorder)
@@ -70,16 +71,19 @@ def _complete(completion: Completion) -> None:
             pause.wait(min(_LONGEST_PAUSE, 0.05 * 2 ** min(number, 10)))
 
 
-def _parsed(line: str) -> Claimed:
-    values = json.loads(line)
+def _parsed(values: dict[str, Any]) -> Claimed:
     for name in _UUIDS:
         values[name] = UUID(values[name]) if values[name] else None
     return Claimed(**values)
 
 
-def _read(requests: IO[str], lines: "queue.SimpleQueue[str]") -> None:
+def _read(requests: IO[str], tasks: "queue.SimpleQueue[Claimed]") -> None:
     for line in requests:
-        lines.put(line)
+        words = json.loads(line)
+        if "task" in words:
+            tasks.put(_parsed(words["task"]))
+        else:
+            publisher.audience(words["audience"])
     logging.shutdown()
     os._exit(0)
 

@@ -12,9 +12,12 @@ import signal
 import sys
 from contextlib import suppress
 from dataclasses import asdict
+from typing import Any
 from uuid import UUID
 
 from cq.models.transitions import Claimed
+from cq.progress import publisher
+from cq.transport.groups import audience_messages
 
 logger = logging.getLogger("cq.worker")
 
@@ -57,13 +60,23 @@ class ChildProcess:
         """Have a task run and completed; False if the process died on it."""
         if self._process is None or self._process.stdin is None:
             return False
-        line = json.dumps(asdict(claimed), default=_plain) + "\n"
+        if publisher.watched(claimed.root.hex):
+            self.announce([claimed.root.hex])
         try:
-            self._process.stdin.write(line.encode())
+            self._write({"task": asdict(claimed)})
             await self._process.stdin.drain()
         except (ConnectionError, BrokenPipeError):
             return False
         return await self._answers()
+
+    def announce(self, roots: list[str]) -> None:
+        """Pass on that these roots are watched, so that the child tells its news at once."""
+        for message in audience_messages(roots):
+            self._write({"audience": message})
+
+    def _write(self, words: dict[str, Any]) -> None:
+        if self._process is not None and self._process.stdin is not None:
+            self._process.stdin.write((json.dumps(words, default=_plain) + "\n").encode())
 
     async def _answers(self) -> bool:
         if self._process is None or self._process.stdout is None:

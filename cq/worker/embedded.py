@@ -10,7 +10,6 @@ that the last frames still reach the sockets.
 import asyncio
 import contextvars
 import logging
-import os
 import signal
 import threading
 from collections.abc import Awaitable, Callable
@@ -27,7 +26,6 @@ logger = logging.getLogger("cq.worker")
 LINGER = 0.3
 EMBEDDED_GRACE = 1.0
 _RETRY_SECONDS = 1.0
-_LEAVE_SECONDS = 0.5
 
 Application = Callable[[dict[str, Any], Any, Any], Awaitable[None]]
 
@@ -80,11 +78,6 @@ class EmbeddedWorker:
         await asyncio.wait([self._task], timeout=EMBEDDED_GRACE + 2)
         await asyncio.sleep(LINGER)
 
-    @property
-    def leaves_work(self) -> bool:
-        """Whether a body runs on in a thread, which would hold up the end of the process."""
-        return self._runner is not None and self._runner.leaves_work
-
 
 embedded_worker = EmbeddedWorker()
 
@@ -133,11 +126,6 @@ def stop_on_signal(stop_server: Callable[[], object]) -> None:
 
     async def end() -> None:
         await embedded_worker.stop()
-        if embedded_worker.leaves_work:
-            # Python would wait at its end for the thread of a body that was handed back.
-            leave = threading.Timer(_LEAVE_SECONDS, os._exit, (0,))
-            leave.daemon = True
-            leave.start()
         stop_server()
 
     def begin() -> None:

@@ -71,6 +71,11 @@ class ChildPool:
         await child.kill()
         return None
 
+    def announce(self, roots: list[str]) -> None:
+        """Pass on to running children that these roots are watched."""
+        for child in self._busy:
+            child.announce(roots)
+
     async def close(self) -> None:
         """Kill every child."""
         children = [*self._busy, *self._idle]

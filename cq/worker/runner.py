@@ -15,17 +15,16 @@ from contextlib import suppress
 from typing import Any
 from uuid import UUID
 
-from channels.layers import BaseChannelLayer
 from django.db import Error, connections
 
 from cq import conf
 from cq.aio import Lane
-from cq.definition import registry
 from cq.models.queries import database
 from cq.models.transitions import Claimed, Want
 from cq.progress import publisher
 from cq.transport import dispatcher
-from cq.transport.own_layer import crosses_processes, is_configured, make_layer
+from cq.transport.groups import AUDIENCE, kind_of, roots_of
+from cq.transport.own_layer import crosses_processes
 from cq.worker.attempts import Attempts
 from cq.worker.claimer import Claimer
 from cq.worker.completer import Completer
@@ -34,7 +33,7 @@ from cq.worker.health import SILENCE, HealthProbe
 from cq.worker.membership import Membership
 from cq.worker.options import WorkerOptions
 from cq.worker.pruner import Pruner
-from cq.worker.receiver import Receiver
+from cq.worker.receivers import Receivers
 from cq.worker.rescuer import Rescuer
 from cq.worker.scheduler import Scheduler
 from cq.worker.service import outlive
@@ -90,7 +89,7 @@ class Runner:
         self.stop_requested = asyncio.Event()
         self.ready = asyncio.Event()
         self._changed = asyncio.Event()
-        self._receivers: list[Receiver] = []
+        self._receivers: Receivers | None = None
         self._is_quiet = False
         self.was_forced = False
         self.leaves_work = False
@@ -111,7 +110,7 @@ class Runner:
         return Claimer(
             self._lanes["claim"],
             self._room,
-            self.attempts.start,
+            self._start,
             worker=lambda: self.membership.worker,
             held=self._tokens,
             queues=self.options.queues,
@@ -170,10 +169,9 @@ class Runner:
             self.probe.drain()
             self.membership.say("draining")
             self.claimer.stop()
-            for receiver in self._receivers:
-                receiver.stop()
-            await claimer
-            await self._drain(deadline)
+            if self._receivers is not None:
+                self._receivers.stop()
+            await self._drain(claimer, deadline)
             await self._save(deadline)
         finally:
             self.leaves_work = bool(self.attempts.executor.running or self.completer.unsaved)
@@ -192,26 +190,13 @@ class Runner:
             services["scheduler"] = Scheduler(lane.run).run
         if self.options.claims and connections[database()].vendor == "sqlite":
             services["SQLite watch"] = SqliteWatch(self._lanes["claim"], self.claimer.ring).run
-        layer = self._task_layer(settings.channel_layer)
-        if self.options.claims and layer is not None:
-            for queue in self._queues():
-                receiver = Receiver(layer, queue, self.claimer.ring)
-                self._receivers.append(receiver)
-                services[f"receiver of {queue!r}"] = receiver.run
+        layer = settings.channel_layer
+        if self.options.claims and layer is not None and crosses_processes(layer):
+            self._receivers = Receivers(layer, self.options.queues, self.claimer.ring)
+            services["receivers"] = self._receivers.run
         if settings.browser_layer is not None and crosses_processes(settings.browser_layer):
             services["control"] = Control(settings.browser_layer, self._on_control).run
         return services
-
-    def _task_layer(self, alias: str | None) -> BaseChannelLayer | None:
-        if alias is None or not is_configured(alias) or not crosses_processes(alias):
-            return None
-        return make_layer(alias)
-
-    def _queues(self) -> list[str]:
-        if self.options.queues is not None:
-            return list(self.options.queues)
-        found = {function.options.queue for function in registry.functions()}
-        return sorted(found | {"default"})
 
     # --- stopping ---------------------------------------------------------------------------
 
@@ -227,20 +212,26 @@ class Runner:
     def _holds_work(self) -> bool:
         return bool(self.attempts.executor.running or self.completer.unsaved)
 
-    async def _drain(self, deadline: float) -> None:
+    async def _drain(self, claimer: "asyncio.Task[None]", deadline: float) -> None:
         """Wait for running attempts up to the deadline, then hand back what still runs."""
-        await self._until_none_awaited(deadline, lambda: self.was_forced)
-        if not self.attempts.awaited:
+
+        def is_drained() -> bool:
+            # A claim in flight may still bring tasks.
+            return claimer.done() and not self.attempts.awaited
+
+        claimer.add_done_callback(lambda _: self._changed.set())
+        await self._until(lambda: is_drained() or self.was_forced, deadline)
+        if is_drained():
             return
         logger.warning("%d tasks have not ended: they are handed back.", self.attempts.awaited)
         self.attempts.hand_back()
-        await self._until_none_awaited(self._loop.time() + _CANCEL_SECONDS, lambda: False)
+        await self._until(is_drained, self._loop.time() + _CANCEL_SECONDS)
         self.attempts.give_up()
 
-    async def _until_none_awaited(self, deadline: float, is_over: Callable[[], bool]) -> None:
+    async def _until(self, is_over: Callable[[], bool], deadline: float) -> None:
         with suppress(TimeoutError):
             async with asyncio.timeout_at(deadline):
-                while self.attempts.awaited and not is_over():
+                while not is_over():
                     self._changed.clear()
                     await self._changed.wait()
 
@@ -273,6 +264,11 @@ class Runner:
 
     def _tokens(self) -> set[UUID]:
         return self.completer.tokens | set(self.attempts.executor.running)
+
+    def _start(self, claimed: Claimed) -> None:
+        self.attempts.start(claimed)
+        if self._receivers is not None:
+            self._receivers.hear(claimed.queue)
 
     async def execute(self, claimed: Claimed) -> None:
         """Run a claimed task and hand what it came to to the completer."""
@@ -319,7 +315,9 @@ class Runner:
 
     def _on_control(self, message: Any) -> None:
         publisher.audience(message)
-        if isinstance(message, dict) and message.get("kind") == voided.VOID:
+        if kind_of(message) == AUDIENCE:
+            self.attempts.children.announce(roots_of(message))
+        elif kind_of(message) == voided.VOID:
             self.membership.look_at_tokens()
 
     def _readiness(self) -> tuple[bool, str]:

@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+from django.db import connections
+
+from cq.aio import in_db
 from cq.definition.status import Status
 from cq.models import LogLine, Task
 from cq.testing import wait_for
+from cq.transport.groups import WORKERS_GROUP, audience_messages, root_group
+from cq.transport.own_layer import make_layer
+from tests.conftest import Layers
 from tests.sampleapp import trouble
 from tests.sampleapp.tasks import (
     doze,
@@ -105,3 +114,29 @@ def test_the_record_keeps_the_last_lines_and_one_sequence_per_tree(
     assert list(
         LogLine.objects.filter(root=child.id).order_by("seq").values_list("message", flat=True)
     ) == [f"line {n}" for n in range(1, 21)]
+
+
+async def test_watchers_hear_a_child_process_while_it_runs(
+    worker_process: WorkerFactory, use_layers: Layers, await_until: Callable[..., Any]
+) -> None:
+    use_layers("redis")
+    await in_db(partial(worker_process, "--no-scheduler", cq=TROUBLE))
+    layer = make_layer("default")
+    channel = await layer.new_channel()
+    task = await trouble.log_in_a_child.adelay(100, 0.1)
+    await layer.group_add(root_group(task.id), channel)
+
+    async def hears_lines() -> bool:
+        # Again and again, as watchers do: the worker may not have been listening yet.
+        for message in audience_messages([task.id.hex]):
+            await layer.group_send(WORKERS_GROUP, message)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(0.5):
+                return bool((await layer.receive(channel))["kind"] == "log")
+        return False
+
+    await await_until(hears_lines)
+    await task.arefresh_from_db()
+    assert task.status == Status.RUNNING
+    await task.arevoke()
+    await in_db(connections.close_all)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import socket
 import time
@@ -88,12 +89,16 @@ def test_what_does_not_end_is_handed_back_uncharged(
     grace = "1" if code == 0 else "30"
     worker = worker_process("--no-scheduler", "--grace", grace, cq=TROUBLE)
     tasks = start_one_of_each_kind(wait_until)
+    once = trouble.run_once.delay(LONG)
+    wait_until(lambda: running(5))
     for number in numbers:
         worker.send(number)
         if number is not numbers[-1]:
             wait_until(lambda: Worker.objects.filter(state="draining").exists())
     assert_ends(worker, code, within)
     assert_handed_back(tasks)
+    once.refresh_from_db()
+    assert (once.status, once.attempts) == (Status.LOST, 1)
 
 
 def get(port: int, path: str) -> tuple[int, str]:
@@ -114,17 +119,18 @@ def free_port() -> int:
 def test_a_quiet_or_draining_worker_ends_what_runs_and_claims_nothing(
     worker_process: WorkerFactory, wait_until: WaitUntil, free_port: int
 ) -> None:
-    worker = worker_process("--no-scheduler", "--health", f"127.0.0.1:{free_port}")
+    worker = worker_process("--no-scheduler", "--health", f"127.0.0.1:{free_port}", cq=TROUBLE)
     wait_until(lambda: get(free_port, "/readyz") == (200, "claiming"))
     assert get(free_port, "/livez") == (200, "alive")
-    tasks = [doze.delay(1.5), doze_sync.delay(1.5)]
-    wait_until(lambda: running(2))
+    tasks = [doze.delay(1.5), doze_sync.delay(1.5), trouble.doze_in_a_child.delay(1.5)]
+    wait_until(lambda: Effect.objects.filter(kind="begin").exists())
     worker.send(signal.SIGUSR2)
     wait_until(lambda: get(free_port, "/readyz") == (503, "quiet"))
     late = [noop.delay(), noop_atomic.delay()]
     wait_until(lambda: Worker.objects.get(alive=True).state == "quiet")
     assert get(free_port, "/livez") == (200, "alive")
-    worker.send(signal.SIGTERM)
+    # To its children too, as a terminal or systemd does: what they run is the worker's to end.
+    os.killpg(worker.pid, signal.SIGTERM)
     assert_ends(worker, 0, 6)
     assert {Task.objects.get(id=task.id).status for task in tasks} == {Status.SUCCESS}
     for task in late:

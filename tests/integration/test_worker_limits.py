@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -192,3 +195,20 @@ def test_a_child_that_dies_is_charged_to_its_task_alone(worker_process: WorkerFa
     assert worker.stop() == 0
     assert "Unknown child process" not in worker.output()
     assert "Traceback" not in worker.output()
+
+
+def is_there(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return "State:\tZ" not in Path(f"/proc/{pid}/status").read_text()
+
+
+def test_a_child_ends_with_its_parent(worker_process: WorkerFactory, wait_until: WaitUntil) -> None:
+    worker = worker_process("--no-scheduler", cq=TROUBLE)
+    trouble.doze_in_a_child.delay(60.0)
+    child = wait_until(lambda: Effect.objects.values_list("pid", flat=True).first(), timeout=20)
+    assert child != worker.pid
+    os.kill(worker.pid, signal.SIGKILL)
+    wait_until(lambda: not is_there(child))

@@ -148,6 +148,11 @@ def doze_in_a_child(cqt: Any, seconds: float = 30.0) -> int:
     return os.getpid()
 
 
+@task(at_most_once=True)
+async def run_once(cqt: Any, seconds: float) -> None:
+    await asyncio.sleep(seconds)
+
+
 @task(atomic=False, pool="process")
 def print_much(cqt: Any) -> str:
     """What it prints must not be taken for its answer."""
@@ -156,9 +161,10 @@ def print_much(cqt: Any) -> str:
 
 
 @task(atomic=False, pool="process")
-def log_in_a_child(cqt: Any, count: int) -> None:
+def log_in_a_child(cqt: Any, count: int, seconds: float = 0.0) -> None:
     for number in range(1, count + 1):
         cqt.log(f"line {number}")
+        time.sleep(seconds)
 
 
 @task

@@ -171,7 +171,9 @@ async def _run(options: WorkerOptions, say: Callable[[str], None]) -> int:
                 server.cancel()
     code = ExitCode.FORCED if runner.was_forced else ExitCode.CLEAN
     if runner.leaves_work:
-        # A thread that cannot be stopped would hold up the exit; its task is handed back.
+        # A body that cannot be stopped would hold up the end of the loop; its task is back
+        # in its queue.
+        logging.shutdown()
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)
