@@ -19,9 +19,16 @@ from cq.models.transitions.moved import (
 
 
 def queue_pending(db: Dialect, id: UUID, args: str | None = None) -> list[Moved]:
-    """T3: queue a task that was held by `submit=False`, with new arguments if given."""
+    """
+    T3: queue a task that was held by `submit=False`, with new arguments if given.
+
+    It keeps its moment of submission if it has got children already: older ones than their
+    parent's submission are history (`run_again`).
+    """
+    fresh = "t.children_open = 0 AND t.children_failed = 0"
     sql = f"""
-        UPDATE cq_task AS t SET status = 'Q', submitted = {db.now},
+        UPDATE cq_task AS t SET status = 'Q',
+            submitted = CASE WHEN {fresh} THEN {db.now} ELSE t.submitted END,
             args = COALESCE({db.json("%(args)s")}, t.args),
             run_at = CASE WHEN t.run_at < {db.now} THEN {db.now} ELSE t.run_at END
         WHERE t.id = %(id)s AND t.status = 'P' AND t.previous_id IS NULL
