@@ -10,7 +10,7 @@ from cq import task
 from cq.definition.status import Status
 from cq.errors import InvalidArguments
 from cq.models import Task
-from cq.testing import drain
+from cq.testing import adrain, drain
 from tests.sampleapp.models import Effect
 from tests.sampleapp.tasks import (
     add,
@@ -294,6 +294,30 @@ def test_the_historic_function_with_one_parameter_gets_what_it_was_given() -> No
     link = calc_a.delay(3).chain(only_a, (4,))
     drain()
     assert fresh(link).result == 8
+
+
+@task(atomic=False)
+def odd_names(cqt: Any, task: Any = 0, fn: Any = 0, self: Any = 0) -> Any:
+    return [task, fn, self]
+
+
+@task(atomic=False)
+def plan_odd_names(cqt: Any) -> Any:
+    cqt.chain(odd_names, task=1, fn=2, self=3, pass_result=False)
+    start = cqt.subtask(odd_names, task=1, fn=2, self=3)
+    return start.chain(odd_names, task=4, fn=5, self=6, pass_result=False)
+
+
+async def test_parameters_may_have_any_name() -> None:
+    names = {"task": 1, "fn": 2, "self": 3}
+    assert odd_names(**names) == [1, 2, 3]
+    row = await odd_names.adelay(**names)
+    links = [await row.achain(odd_names, **names), await row.asubtask(odd_names, **names)]
+    root = await plan_odd_names.adelay()
+    await adrain()
+    for one in (row, *links, root):
+        await one.arefresh_from_db()
+    assert [one.result for one in (row, *links, root)] == [[1, 2, 3]] * 3 + [[4, 5, 6]]
 
 
 # --- returning what was delayed -----------------------------------------------------------------
