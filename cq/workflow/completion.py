@@ -7,7 +7,6 @@ streams last. An attempt whose row does not move is void: nothing it wanted is w
 A batch that the database refuses is halved until the culprit is alone.
 """
 
-import json
 import logging
 from collections import deque
 from collections.abc import Sequence
@@ -19,6 +18,7 @@ from django.db import DatabaseError, DataError, IntegrityError
 from cq import conf
 from cq.definition.failure import describe_exception
 from cq.definition.outcome import Crashed, Failed, Outcome, Retrying, Succeeded
+from cq.definition.payload import dumps
 from cq.definition.signature import NewTask
 from cq.definition.status import TERMINAL, Status
 from cq.errors import CQError
@@ -188,7 +188,7 @@ def _ending(item: Completion) -> Ending:
             id=claimed.id,
             token=claimed.token,
             status=Status.WAITING if waits else Status.SUCCESS,
-            result=None if outcome.result is None else json.dumps(outcome.result),
+            result=None if outcome.result is None else dumps(outcome.result),
             stores_result=item.stores_result,
             # Held open by one until the adopted tree has been counted.
             children=own + (1 if adopted else 0),

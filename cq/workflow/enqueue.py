@@ -67,7 +67,7 @@ def insert_new(tasks: Sequence[NewTask]) -> list[Task]:
         made = repeated(lambda: _insert_related(tasks))
     for row in made:
         if not row.is_merged:
-            task_enqueued.send(sender=Task, task=row)
+            task_enqueued.send_robust(sender=Task, task=row)
     return made
 
 
