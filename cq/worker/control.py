@@ -16,6 +16,7 @@ from cq.transport.groups import WORKERS_GROUP
 from cq.transport.messages import Message
 from cq.transport.outage import Outage
 from cq.transport.own_layer import make_layer
+from cq.worker.service import ended
 
 REJOIN_SECONDS = 30.0
 
@@ -33,14 +34,24 @@ class Control:
         layer = make_layer(self._alias)
         while True:
             try:
-                channel = await layer.new_channel("cq-control")  # type: ignore[call-arg]
-                async with asyncio.TaskGroup() as group:
-                    group.create_task(self._rejoin(layer, channel))
-                    group.create_task(self._listen(layer, channel))
-            except ExceptionGroup as problems:
-                await asyncio.sleep(self._outage.failed(problems.exceptions[0]))
+                await self._attend(layer)
             except Exception as problem:  # noqa: BLE001 - a layer may raise anything; the worker must outlive it
                 await asyncio.sleep(self._outage.failed(problem))
+
+    async def _attend(self, layer: BaseChannelLayer) -> None:
+        """Listen until the layer fails, and raise what it raised."""
+        loop = asyncio.get_running_loop()
+        channel = await layer.new_channel("cq-control")  # type: ignore[call-arg]
+        tasks = [
+            loop.create_task(self._rejoin(layer, channel)),
+            loop.create_task(self._listen(layer, channel)),
+        ]
+        try:
+            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            await ended(*tasks)
+        for task in done:
+            task.result()
 
     async def _rejoin(self, layer: BaseChannelLayer, channel: str) -> None:
         # Memberships expire, and vanish with a restarted Redis.

@@ -36,7 +36,7 @@ from cq.worker.pruner import Pruner
 from cq.worker.receivers import Receivers
 from cq.worker.rescuer import Rescuer
 from cq.worker.scheduler import Scheduler
-from cq.worker.service import outlive
+from cq.worker.service import ended, outlive
 from cq.worker.sqlite_watch import SqliteWatch
 from cq.worker.watchdog import Watchdog
 from cq.workflow import voided
@@ -175,8 +175,7 @@ class Runner:
             await self._save(deadline)
         finally:
             self.leaves_work = bool(self.attempts.executor.running or self.completer.unsaved)
-            for task in (claimer, completer, *services):
-                task.cancel()
+            await ended(claimer, completer, *services)
 
     def _services(self) -> dict[str, Service]:
         lane, settings = self._lanes["engine"], conf.current()
