@@ -437,6 +437,13 @@ class Migration(migrations.Migration):
                         fields=["result_expiry"],
                         name="cq_task_expiry",
                     ),
+                    models.Index(
+                        condition=models.Q(
+                            ("expires_at__isnull", False), ("status__in", ["Q", "Y"])
+                        ),
+                        fields=["expires_at"],
+                        name="cq_task_expires",
+                    ),
                 ],
                 "constraints": [
                     models.UniqueConstraint(

@@ -193,6 +193,11 @@ class Task(TaskVerbs, models.Model):
                 name="cq_task_expiry",
                 condition=models.Q(result_expiry__isnull=False),
             ),
+            models.Index(
+                fields=["expires_at"],
+                name="cq_task_expires",
+                condition=models.Q(expires_at__isnull=False, status__in=["Q", "Y"]),
+            ),
         ]
         constraints: ClassVar[list[models.BaseConstraint]] = [
             models.UniqueConstraint(
