@@ -112,6 +112,7 @@ def database(django_db_setup: None, django_db_blocker: Any) -> Iterator[Database
     types after each test; seen by other threads and processes, which `db` is not.
     """
     with django_db_blocker.unblock():
+        connections.close_all()
         try:
             yield _describe_database()
             if not connections["default"].is_usable():  # a fault test ended the server

@@ -2,7 +2,7 @@
 Run the tests in the right parts: `python tools/run_tests.py fast|compatible|full|all [pytest …]`.
 
 One Django project has one database, so the suite runs on PostgreSQL and what must hold on
-SQLite as well runs once more on a SQLite file. Parts run in lanes beside each other, each with
+SQLite as well runs once more on a SQLite file. Two parts run beside each other, each with
 servers of its own, since most tests wait for other processes most of the time. Every part runs
 even after a failure; the last line counts them together. Standard library only.
 """
@@ -36,35 +36,51 @@ class Part:
     database: str = "postgres"
 
 
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What to run, and how much of it at once."""
+
+    parts: tuple[Part, ...]
+    options: tuple[str, ...] = ()
+    lanes: int = 1
+
+
+def _named(folder: str, *words: str, others: tuple[str, ...] = ()) -> Iterable[str]:
+    """The test files of a folder with one of the words in their names, or not among others."""
+    for path in sorted((ROOT / "tests" / folder).glob("test_*.py")):
+        file = path.relative_to(ROOT).as_posix()
+        if file not in others and (not words or any(word in path.name for word in words)):
+            yield file
+
+
 UNITS = Part("units", ("tests/unit", "tests/architecture", "tests/docs"))
 DEMO = Part("demo", ("tests/demo",))
 CONFORMANCE = Part("conformance on PostgreSQL", ("tests/conformance",))
 SQLITE = Part("conformance on SQLite", ("tests/conformance",), "sqlite")
-INTEGRATION = Part("integration", ("tests/integration",))
+WORKERS = Part("worker processes", tuple(_named("integration", "worker", "supervis")))
+INTEGRATION = Part("integration", tuple(_named("integration", others=WORKERS.arguments)))
 FAULTS = Part("faults", ("tests/faults",))
 BROWSER = Part("browser", ("tests/browser",))
 
-Lane = tuple[Part, ...]
 QUIET = ("-m", "not exhaustive")
-PLANS: dict[str, tuple[tuple[str, ...], tuple[Lane, ...]]] = {
-    "fast": ((), ((UNITS,),)),
-    "compatible": (QUIET, ((INTEGRATION,), (UNITS, DEMO, CONFORMANCE, SQLITE))),
-    "full": (QUIET, ((INTEGRATION,), (BROWSER, FAULTS, UNITS, DEMO, CONFORMANCE, SQLITE))),
+MOST = (INTEGRATION, WORKERS, CONFORMANCE, UNITS, DEMO, SQLITE)
+PLANS = {
+    "fast": Plan((UNITS,)),
+    "compatible": Plan(MOST, QUIET, lanes=2),
+    "full": Plan((BROWSER, *MOST, FAULTS), QUIET, lanes=2),
     # One after the other: the full-size proofs want the machine for themselves.
-    "all": ((), ((UNITS, DEMO, CONFORMANCE, SQLITE, INTEGRATION, FAULTS, BROWSER),)),
+    "all": Plan((BROWSER, *MOST, FAULTS)),
 }
 
 
-def main(plan: str, extra: list[str]) -> int:
-    started = time.monotonic()
-    options, lanes = PLANS[plan]
-    output = threading.Lock()
+def main(name: str, extra: list[str]) -> int:
+    plan, started, output = PLANS[name], time.monotonic(), threading.Lock()
 
-    def run_lane(lane: Lane) -> list[tuple[int, Counts]]:
-        return [run(part, (*options, *extra), output, live=len(lanes) == 1) for part in lane]
+    def run_part(part: Part) -> tuple[int, Counts]:
+        return run(part, (*plan.options, *extra), output, live=plan.lanes == 1)
 
-    with ThreadPoolExecutor(len(lanes)) as pool:
-        ends = [end for lane in pool.map(run_lane, lanes) for end in lane]
+    with ThreadPoolExecutor(plan.lanes) as pool:
+        ends = list(pool.map(run_part, plan.parts))
     totals = {name: sum(counts[name] for _, counts in ends) for name in COUNTED}
     failed = totals["failures"] + totals["errors"]
     passed = totals["tests"] - failed - totals["skipped"]
