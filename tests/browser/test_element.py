@@ -172,7 +172,7 @@ def test_a_bar_fills_survives_a_reload_and_ends_once(
     bar = page.get_by_role("progressbar")
     word = page.locator("cq-task .word")
     expect(word).to_have_text("Running", timeout=5000)
-    wait_until(lambda: int(bar.get_attribute("aria-valuenow") or 0) >= 20, timeout=10)
+    wait_until(lambda: int(bar.get_attribute("aria-valuenow") or 0) >= 50, timeout=15)
     shoot(page, "element-running")
     assert len(heard(page, "progress")) >= 4
     before = int(bar.get_attribute("aria-valuenow") or 0)
