@@ -91,17 +91,21 @@ class Executor:
         try:
             tell_started(attempt.claimed)
             outcome = await self._run(attempt)
-        except (Exception, asyncio.CancelledError) as problem:  # noqa: BLE001 - a fault of the machinery ends this attempt only
-            if attempt.stop_reason is None:
-                outcome = failed(attempt.function, attempt.claimed, problem)
-            else:
-                outcome = attempt.stopped()
+        except (Exception, asyncio.CancelledError) as problem:  # noqa: BLE001 - not the body's fault
+            outcome = self._not_run(attempt, problem)
         finally:
             if timer is not None:
                 timer.cancel()
             self.running.pop(token, None)
             self._stopper.end(attempt)
         return None if attempt.is_abandoned else outcome
+
+    def _not_run(self, attempt: Attempt, problem: BaseException) -> Outcome | None:
+        """What to write when the machinery around the body failed, or was stopped."""
+        if attempt.stop_reason is not None:
+            return attempt.stopped()
+        logger.error("%s could not be run here.", attempt.claimed.func_name, exc_info=problem)
+        return attempt.handed_back(f"The worker could not run it: {problem!r}")
 
     async def _run(self, attempt: Attempt) -> Outcome | None:
         if attempt.kind == "process":

@@ -24,10 +24,14 @@ from tests.sampleapp.tasks import (
     doze,
     doze_sync,
     fan_out,
+    fan_out_effects,
     flaky,
     noop,
     noop_atomic,
+    write_effect,
+    write_effect_async,
     write_effect_then_sleep,
+    write_effect_unsafely,
 )
 from tests.workers import WorkerFactory, WorkerProcess
 
@@ -99,6 +103,25 @@ def test_what_does_not_end_is_handed_back_uncharged(
     assert_handed_back(tasks)
     once.refresh_from_db()
     assert (once.status, once.attempts) == (Status.LOST, 1)
+
+
+def test_a_drain_under_load_leaves_each_task_done_once_or_untouched(
+    worker_process: WorkerFactory, wait_until: WaitUntil
+) -> None:
+    worker = worker_process("--no-scheduler", "-c", "20")
+    bodies = (write_effect, write_effect_async, write_effect_unsafely, fan_out_effects)
+    for body in bodies:
+        body.delay_many([((3,) if body is fan_out_effects else (), {})] * 150)
+    wait_until(lambda: Task.objects.filter(status=Status.SUCCESS).count() >= 50)
+    worker.send(signal.SIGTERM)
+    assert_ends(worker, 0, 8)
+    states = set(Task.objects.values_list("status", "attempts", "releases", "crashes"))
+    untouched, done, waiting = ("Q", 0, 0, 0), ("S", 1, 0, 0), ("W", 1, 0, 0)
+    assert untouched in states
+    assert states <= {untouched, done, waiting}
+    effects = list(Effect.objects.values_list("task", flat=True))
+    ran = Task.objects.filter(attempts=1).values_list("id", flat=True)
+    assert sorted(effects) == sorted(ran)
 
 
 def get(port: int, path: str) -> tuple[int, str]:

@@ -94,6 +94,32 @@ async def test_a_row_that_does_not_fit_its_function_says_so() -> None:
         await (await tasks.noop.adelay())
 
 
+async def test_a_row_that_cannot_be_read_fails_alone() -> None:
+    if connections["default"].vendor != "postgresql":
+        pytest.skip("SQLite stores nothing that it cannot read")
+    poison, other = await tasks.noop.adelay(), await tasks.noop.adelay()
+    deep = "[" * 5000 + "]" * 5000
+
+    def poison_row() -> None:
+        with connections["default"].cursor() as cursor:
+            cursor.execute("UPDATE cq_task SET args = %s WHERE id = %s", [deep, poison.id])
+
+    await in_db(poison_row)
+    async with running(), asyncio.timeout(15):
+        await other
+        row = Task.objects.filter(id=poison.id).values_list("status", "error")
+        while (found := await in_db(row.get))[0] != Status.FAILURE:
+            await (await tasks.noop.adelay())
+    assert "cannot be read" in str(found[1])
+    assert other.attempts == 1
+
+
+async def test_bodies_cross_between_threads_and_the_loop() -> None:
+    async with running(), asyncio.timeout(10):
+        assert await (await trouble.cross_to_the_loop.adelay()) == "from the loop"
+        assert await (await trouble.cross_to_a_thread.adelay()) == "from a thread"
+
+
 async def test_signals_are_sent_for_every_kind_of_body() -> None:
     heard: list[tuple[str, str, Any]] = []
     signals = {"started": task_started, "finished": task_finished, "retried": task_retried}

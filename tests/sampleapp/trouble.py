@@ -13,6 +13,7 @@ import signal
 import time
 from typing import Any
 
+from asgiref.sync import async_to_sync, sync_to_async
 from django.db import connection
 from django.utils import timezone, translation
 
@@ -267,3 +268,13 @@ def see_surroundings(cqt: Any) -> dict[str, Any]:
 @task
 async def see_surroundings_async(cqt: Any) -> dict[str, Any]:
     return _surroundings()
+
+
+@task(atomic=False)
+def cross_to_the_loop(cqt: Any) -> str:
+    return async_to_sync(asyncio.sleep)(0.01, "from the loop")
+
+
+@task
+async def cross_to_a_thread(cqt: Any) -> str:
+    return await sync_to_async(lambda: "from a thread")()
