@@ -241,9 +241,7 @@ def insert_lines(db: Dialect, recorded: Sequence[Recorded]) -> None:
     )
 
 
-def move_records(
-    db: Dialect, adopted: Mapping[UUID, UUID], also: Iterable[UUID] = ()
-) -> None:
+def move_records(db: Dialect, adopted: Mapping[UUID, UUID], also: Iterable[UUID] = ()) -> None:
     """
     Append the lines of each adopted tree to the record of its new root, in their order.
 
@@ -280,7 +278,6 @@ def _move_record(db: Dialect, params: dict[str, str]) -> None:
         {**params, "n": lines},
     )[0][0]
     db.count(
-        "UPDATE cq_logline SET root = %(target)s, seq = seq + %(offset)s "
-        "WHERE root = %(source)s",
+        "UPDATE cq_logline SET root = %(target)s, seq = seq + %(offset)s WHERE root = %(source)s",
         {**params, "offset": end - lines},
     )
