@@ -52,8 +52,8 @@ def write_progress(db: Dialect, rows: Sequence[ProgressRow]) -> None:
         f"""INSERT INTO cq_progress AS p (task, root, done, total, message, at)
         SELECT v.task, COALESCE(t.root_id, t.id), v.done, v.total, v.message, {db.now}
         FROM {db.recordset("v", _PROGRESS)} JOIN cq_task AS t ON t.id = v.task
-        WHERE t.claim_token = v.token OR t.done_token = v.token
+        WHERE t.id {db.ids("ids")} AND (t.claim_token = v.token OR t.done_token = v.token)
         ON CONFLICT (task) DO UPDATE SET root = excluded.root, done = excluded.done,
             total = excluded.total, message = excluded.message, at = excluded.at""",
-        {"rows": json.dumps(values)},
+        {"rows": json.dumps(values), "ids": db.id_list(row.task for row in rows)},
     )

@@ -184,8 +184,8 @@ def _current_roots(db: Dialect, lines: Sequence[Line]) -> dict[tuple[UUID, UUID]
         f"""SELECT t.id, v.token, COALESCE(t.root_id, t.id)
         FROM {db.recordset("v", {"id": "uuid", "token": "uuid"})}
         JOIN cq_task AS t ON t.id = v.id
-        WHERE t.claim_token = v.token OR t.done_token = v.token""",
-        {"rows": rows},
+        WHERE t.id {db.ids("ids")} AND (t.claim_token = v.token OR t.done_token = v.token)""",
+        {"rows": rows, "ids": db.id_list({line.task for line in lines})},
     )
     return {(db.uuid(id), db.uuid(token)): db.uuid(root) for id, token, root in found}  # type: ignore[misc]
 

@@ -98,16 +98,17 @@ def orphans(
 
     `spent` asks for those that may not run again, the opposite for those that may.
     """
-    lock = "FOR UPDATE OF t SKIP LOCKED" if db.is_postgres else ""
+    dead = db.run("SELECT w.id FROM cq_worker AS w WHERE NOT w.alive")
+    if not dead:
+        return []
     return _found(
         db,
-        f"""cq_worker AS w JOIN cq_task AS t ON t.worker_id = w.id
-        WHERE NOT w.alive AND t.worker_id IS NOT NULL AND t.status = 'R'
+        f"""cq_task AS t WHERE t.id {db.linked("worker_id", "dead")} AND t.status = 'R'
         AND {"" if spent else "NOT"} (t.at_most_once OR t.crashes + 1 >= %(max_crashes)s)""",
-        {"max_crashes": max_crashes},
+        {"max_crashes": max_crashes, "dead": db.id_list(UUID(str(row[0])) for row in dead)},
         limit,
         ids,
-        lock,
+        db.skip_locked,
     )
 
 

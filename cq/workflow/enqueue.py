@@ -109,7 +109,7 @@ def _insert_unique(db: Dialect, tasks: Sequence[NewTask]) -> list[tuple[NewTask,
         for task in left:
             if task.id in rows:
                 continue
-            winner = holder_of_key(task)
+            winner = holder_of_key(db, task)
             if winner is None:
                 # The holder ended between the two statements: there is room now.
                 again.append(task)

@@ -11,7 +11,7 @@ Rows that somebody else is moving are passed over.
 import json
 import random
 import secrets
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cache
@@ -59,6 +59,8 @@ _RETURNING = (
     "t.previous_result, t.pass_result, t.depth, t.attempts, t.retries, t.crashes, t.releases, "
     "t.max_retries, t.timeout, t.queue, t.priority, t.run_at"
 )
+
+ABOVE_ALL = 32767
 
 _DUE = "t.status IN ('Q', 'Y') AND NOT t.parked"
 
@@ -191,13 +193,11 @@ def next_due(db: Dialect, queues: Sequence[str] | None = None) -> float | dateti
         sql = _NEXT_POSTGRES.replace("{queues}", _ALL_QUEUES if queues is None else _NAMED_QUEUES)
         found = db.run(sql, {"queues": list(queues)} if queues is not None else {})[0][0]
         return None if found is None else float(found)
-    within = f"AND t.queue {db.texts('queues')}" if queues is not None else ""
-    params = {"queues": db.text_list(queues)} if queues is not None else {}
-    rows = db.run(
-        f"SELECT min(t.run_at) FROM cq_task AS t WHERE {_DUE} AND t.run_at > {db.now} {within}",
-        params,
-    )
-    return db.time(rows[0][0])
+    sql = f"""SELECT t.run_at FROM cq_task AS t WHERE {_DUE} AND t.queue = %(queue)s
+        AND t.priority = %(priority)s AND t.run_at > {db.now} ORDER BY t.run_at LIMIT 1"""
+    pairs = [{"queue": queue, "priority": priority} for queue, priority in _pairs(db, queues)]
+    moments = [db.time(row[0]) for pair in pairs for row in db.run(sql, pair)]
+    return min((moment for moment in moments if moment is not None), default=None)
 
 
 def claim_one(db: Dialect, worker: UUID, id: UUID, names: Sequence[str]) -> Claimed | None:
@@ -281,18 +281,35 @@ def _claim_portable(
     return db.run(sql, {"ids": json.dumps(ids), "worker": worker.hex})
 
 
-def _pairs(db: Dialect, queues: Sequence[str] | None) -> list[Row]:
-    pairs = db.run(f"SELECT DISTINCT queue, priority FROM cq_task t WHERE {_DUE}")
+def _pairs(db: Dialect, queues: Sequence[str] | None) -> list[tuple[str, int]]:
+    names = _queues(db) if queues is None else queues
+    pairs = [(queue, priority) for queue in names for priority in _priorities(db, queue)]
     if queues is None:
         random.shuffle(pairs)
-        return sorted(pairs, key=lambda pair: -pair[1])
-    ranks = {queue: rank for rank, queue in enumerate(queues)}
-    return sorted(
-        (pair for pair in pairs if pair[0] in ranks), key=lambda pair: (ranks[pair[0]], -pair[1])
-    )
+        pairs.sort(key=lambda pair: -pair[1])
+    return pairs
 
 
-def _due_ids(db: Dialect, want: Want, pairs: Sequence[Row]) -> list[str]:
+def _queues(db: Dialect) -> Iterator[str]:
+    """The queues that have rows, one index probe each."""
+    sql = f"SELECT t.queue FROM cq_task AS t WHERE {_DUE} AND t.queue > %(last)s"
+    last = ""
+    while rows := db.run(f"{sql} ORDER BY t.queue LIMIT 1", {"last": last}):
+        last = rows[0][0]
+        yield last
+
+
+def _priorities(db: Dialect, queue: str) -> Iterator[int]:
+    """Likewise the priorities that have rows in a queue, highest first."""
+    sql = f"""SELECT t.priority FROM cq_task AS t WHERE {_DUE} AND t.queue = %(queue)s
+        AND t.priority < %(last)s ORDER BY t.priority DESC LIMIT 1"""
+    last = ABOVE_ALL
+    while rows := db.run(sql, {"queue": queue, "last": last}):
+        last = rows[0][0]
+        yield last
+
+
+def _due_ids(db: Dialect, want: Want, pairs: Sequence[tuple[str, int]]) -> list[str]:
     ids: list[str] = []
     for queue, priority in pairs:
         if len(ids) >= want.limit:

@@ -102,7 +102,7 @@ def end_attempts(
             finished = CASE WHEN {_FINAL} THEN {db.now} END,
             result_expiry = {expiry(db, _TARGET, _FINAL)}
         FROM {db.recordset("v", _END)}
-        WHERE t.id = v.id AND t.claim_token = v.token AND t.status = 'R'
+        WHERE t.id = v.id AND t.id {db.ids("ids")} AND t.claim_token = v.token AND t.status = 'R'
         {db.returning(MOVED)}
     """
     params = {

@@ -94,7 +94,7 @@ def wait_again(db: Dialect, children: Mapping[UUID, int]) -> list[Moved]:
             unique_key = CASE WHEN {key_taken(db, "ids", revived=True)} THEN NULL
                          ELSE t.unique_key END
         FROM {db.recordset("v", {"id": "uuid", "n": "int"})}
-        WHERE t.id = v.id AND t.status = 'I'
+        WHERE t.id = v.id AND t.id {db.ids("ids")} AND t.status = 'I'
         {db.returning(MOVED)}
     """
     return moved(db, db.run(sql, {"rows": json.dumps(rows), "ids": db.id_list(children)}))

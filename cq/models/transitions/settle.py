@@ -97,7 +97,7 @@ def settle_parents(
             finished = CASE WHEN {last} THEN {db.now} ELSE t.finished END,
             result_expiry = CASE WHEN {last} THEN {expiry(db, outcome, "true")}
                             ELSE t.result_expiry END
-        FROM v WHERE t.id = v.parent
+        FROM v WHERE t.id = v.parent AND t.id {db.ids("parents")}
         {db.returning(f"{MOVED}, t.result, {_just_ended(db)}")}
     """
     return moved(db, (row[:10] for row in db.run(sql, params) if row[10]))
