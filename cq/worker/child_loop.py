@@ -38,7 +38,7 @@ def serve(requests: IO[str], answers: IO[str]) -> None:
     """Run the tasks of the lines, and answer each; never returns."""
     recorder = Recorder(conf.current().max_lines)
     tasks: queue.SimpleQueue[Claimed] = queue.SimpleQueue()
-    for target, args in ((_read, (requests, tasks)), (_flush, (recorder,))):
+    for target, args in ((_read, (requests, tasks)), (_flush_for_ever, (recorder,))):
         threading.Thread(target=target, args=args, daemon=True).start()
     while True:
         claimed = tasks.get()
@@ -47,6 +47,7 @@ def serve(requests: IO[str], answers: IO[str]) -> None:
             completion = _attempt(claimed, function, recorder)
         if completion is not None:
             _complete(completion)
+        _flush(recorder)  # the last progress: this process may be ended as soon as it answers
         answers.write("done\n")
 
 
@@ -88,12 +89,16 @@ def _read(requests: IO[str], tasks: "queue.SimpleQueue[Claimed]") -> None:
     os._exit(0)
 
 
-def _flush(recorder: Recorder) -> None:
+def _flush_for_ever(recorder: Recorder) -> None:
     pause = threading.Event()
     while not pause.wait(conf.current().log_flush):
-        if recorder.is_dirty:
-            try:
-                with kept_sessions():
-                    recorder.flush()
-            except Error as problem:
-                logger.warning("Log lines wait for the database: %s", problem)
+        _flush(recorder)
+
+
+def _flush(recorder: Recorder) -> None:
+    if recorder.is_dirty:
+        try:
+            with kept_sessions():
+                recorder.flush()
+        except Error as problem:
+            logger.warning("Log lines wait for the database: %s", problem)

@@ -60,9 +60,9 @@ def test_an_outage_repeats_no_body_and_loses_no_result(
     workers = [worker_process("--no-scheduler", cq=TROUBLE) for _ in range(2)]
     write_effect_async.delay().wait(10)
     bodies = (trouble.note_and_doze, trouble.note_and_sleep, trouble.note_in_a_child)
-    kinds = {"async": 4, "thread": 4, "process": 2}
+    kinds = {"async": 4, "thread": 4, "process": 1}
     tasks = [
-        body.delay(str(evidence), 2.0)
+        body.delay(str(evidence), 1.5)
         for body, count in zip(bodies, kinds.values(), strict=True)
         for _ in range(count)
     ]
@@ -70,7 +70,7 @@ def test_an_outage_repeats_no_body_and_loses_no_result(
     began = time.monotonic()
     kill(postgres)
     # Longer than a lease, and until the bodies have ended without a database.
-    wait_until(lambda: time.monotonic() - began > 4, timeout=6)
+    wait_until(lambda: time.monotonic() - began > 3, timeout=6)
     postgres.resume()
     connections.close_all()
     for task in tasks:

@@ -112,7 +112,7 @@ def test_a_zombie_changes_nothing_and_goes_on_under_a_new_row(
         wait_for(task, Status.SUCCESS, timeout=30)
         assert (task.attempts, task.crashes) == (2, 1)
     assert "is dead" in observer.output()
-    wait_until(lambda: not held_by(observer))
+    wait_until(lambda: set(Progress.objects.values_list("done", flat=True)) == {2.0})
     known = rows_of_cq()
     zombie.send(signal.SIGCONT)
     wait_until(lambda: Worker.objects.filter(pid=zombie.pid, alive=True).exists())
