@@ -136,10 +136,10 @@ def holder_of_lost_key(db: Dialect, id: UUID) -> UUID | None:
     other = """SELECT k.id FROM cq_task AS t JOIN cq_task AS k ON k.func_name = t.func_name
         AND k.unique_key = t.unique_key AND k.id <> t.id WHERE t.id = %(id)s"""
     rows = db.run(
-        f"""{other} AND NOT t.unique_running AND NOT k.unique_running
+        f"""{other} AND NOT t.unique_running AND {db.fails("k.unique_running")}
         AND k.status IN ('P', 'Q', 'Y')
         UNION ALL
-        {other} AND t.unique_running AND k.unique_running
+        {other} AND t.unique_running AND {db.holds("k.unique_running")}
         AND k.status IN ('P', 'Q', 'Y', 'R', 'W')""",
         {"id": id.hex},
     )
@@ -160,13 +160,14 @@ def holder_of_key(db: Dialect, task: NewTask) -> Task | None:
     """The row that kept a new one out: the same tick, or an equal task still to be run."""
     # Statuses are literals here: SQLite proves the condition of an index by nothing else.
     running = ", 'R', 'W'" if task.unique_running else ""
+    likewise = db.holds if task.unique_running else db.fails
     rows = db.run(
         f"""SELECT k.id FROM cq_task AS k WHERE k.repeating_id = %(repeating)s
         AND k.tick = %(tick)s AND k.tick IS NOT NULL
         UNION ALL
         SELECT k.id FROM cq_task AS k WHERE k.func_name = %(func_name)s
         AND k.unique_key = %(key)s AND k.unique_key IS NOT NULL
-        AND {"" if task.unique_running else "NOT"} k.unique_running
+        AND {likewise("k.unique_running")}
         AND k.status IN ('P', 'Q', 'Y'{running})""",
         {
             "repeating": task.repeating,

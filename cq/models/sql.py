@@ -92,6 +92,19 @@ class Dialect:
             return f"= ANY(%({parameter})s::uuid[])"
         return f"IN (SELECT value FROM json_each(%({parameter})s))"
 
+    def holds(self, column: str) -> str:
+        """
+        The boolean column is true, in each spelling that an index may have as its condition.
+
+        SQLite compares the texts of conditions, and Django 6.1 writes `= 1` into an index where
+        5.2 wrote the bare name. A table keeps the spelling of the release that made it.
+        """
+        return column if self.is_postgres else f"{column} AND {column} = 1"
+
+    def fails(self, column: str) -> str:
+        """Likewise, the boolean column is false."""
+        return f"NOT {column}" if self.is_postgres else f"NOT {column} AND {column} = 0"
+
     def not_negative(self, number: str) -> str:
         """The number, or 0 if it is below."""
         return f"GREATEST({number}, 0)" if self.is_postgres else f"max({number}, 0)"

@@ -132,7 +132,7 @@ def unroutable(
     age = f"{db.now} - %(seconds)s * interval '1 second'"
     if not db.is_postgres:
         age = f"strftime('%%Y-%%m-%%d %%H:%%M:%%f', {db.now}, '-' || %(seconds)s || ' seconds')"
-    condition = f"cq_task AS t WHERE t.parked AND t.run_at <= {age}"
+    condition = f"cq_task AS t WHERE {db.holds('t.parked')} AND t.run_at <= {age}"
     return _found(db, condition, {"seconds": seconds}, limit, ids, db.skip_locked)
 
 

@@ -72,8 +72,9 @@ def key_taken(db: Dialect, ids: str, *, revived: bool = False) -> str:
         "SELECT 1 FROM cq_task AS k WHERE k.func_name = t.func_name AND k.id <> t.id "
         "AND k.unique_key = t.unique_key AND k.unique_running = t.unique_running"
     )
-    waiting = f"EXISTS ({same} AND NOT k.unique_running AND k.status IN ('P', 'Q', 'Y'))"
-    active = f"EXISTS ({same} AND k.unique_running AND k.status IN ('P', 'Q', 'Y', 'R', 'W'))"
+    unique = "k.unique_running"
+    waiting = f"EXISTS ({same} AND {db.fails(unique)} AND k.status IN ('P', 'Q', 'Y'))"
+    active = f"EXISTS ({same} AND {db.holds(unique)} AND k.status IN ('P', 'Q', 'Y', 'R', 'W'))"
     sibling = f"EXISTS ({same} AND k.id < t.id AND k.id {db.ids(ids)})"
     if revived:
         return f"(t.unique_key IS NOT NULL AND ({waiting} OR {active} OR {sibling}))"
