@@ -60,6 +60,8 @@ class Attempts:
         )
         self.consumer = TaskConsumer(host)
         self.started = 0
+        self._starting: set[UUID] = set()
+        self._hands_back = False
 
     def start(self, claimed: Claimed) -> "asyncio.Task[None]":
         """Run a task that was just claimed, beside the others and in a context of its own."""
@@ -76,6 +78,7 @@ class Attempts:
         # A slot is taken, and watchers see that the task runs.
         self.slots.take(claimed)
         self.started += 1
+        self._starting.add(claimed.token)
         root = claimed.root.hex
         if publisher.watched(root):
             running = publisher.node(
@@ -90,10 +93,11 @@ class Attempts:
 
     async def execute(self, claimed: Claimed) -> None:
         """Run a claimed task to its end and hand over what it came to."""
+        self._starting.discard(claimed.token)
         function = registry.lookup(claimed.func_name)
         attempt = self.executor.attempt(claimed, function, self._recorder.open(claimed))
         try:
-            outcome = await self.executor.run(attempt)
+            outcome = await self._outcome(attempt)
             if outcome is not None:
                 self._complete(attempt, outcome)
             elif attempt.stop_reason is StopReason.VOID:
@@ -101,6 +105,11 @@ class Attempts:
         finally:
             self.slots.free(claimed)
             self._changed()
+
+    async def _outcome(self, attempt: Attempt) -> Outcome | None:
+        if self._hands_back:
+            return attempt.handed_back("The worker stopped before the task started.")
+        return await self.executor.run(attempt)
 
     def _complete(self, attempt: Attempt, outcome: Outcome) -> None:
         options = attempt.function.options
@@ -122,7 +131,8 @@ class Attempts:
                 self._stopper.stop(attempt, StopReason.VOID)
 
     def hand_back(self) -> None:
-        """Stop everything and give the tasks back uncharged."""
+        """Give all tasks back uncharged, also what a claim in flight still brings."""
+        self._hands_back = True
         for attempt in list(self.executor.running.values()):
             self._stopper.stop(attempt, StopReason.RELEASED)
 
@@ -134,7 +144,13 @@ class Attempts:
     @property
     def awaited(self) -> int:
         """How many attempts have not handed over what they came to."""
-        return sum(1 for attempt in self.executor.running.values() if not attempt.is_abandoned)
+        running = self.executor.running.values()
+        return len(self._starting) + sum(not attempt.is_abandoned for attempt in running)
+
+    @property
+    def tokens(self) -> set[UUID]:
+        """The claims that have not been handed over."""
+        return self._starting | set(self.executor.running)
 
     @property
     def leaked(self) -> int:

@@ -174,7 +174,7 @@ class Runner:
             await self._drain(claimer, deadline)
             await self._save(deadline)
         finally:
-            self.leaves_work = bool(self.attempts.executor.running or self.completer.unsaved)
+            self.leaves_work = self._holds_work
             await ended(claimer, completer, *services)
 
     def _services(self) -> dict[str, Service]:
@@ -209,7 +209,7 @@ class Runner:
 
     @property
     def _holds_work(self) -> bool:
-        return bool(self.attempts.executor.running or self.completer.unsaved)
+        return bool(self.attempts.tokens or self.completer.unsaved)
 
     async def _drain(self, claimer: "asyncio.Task[None]", deadline: float) -> None:
         """Wait for running attempts up to the deadline, then hand back what still runs."""
@@ -262,7 +262,7 @@ class Runner:
         return self.attempts.slots.room(None if limit is None else limit - self.attempts.started)
 
     def _tokens(self) -> set[UUID]:
-        return self.completer.tokens | set(self.attempts.executor.running)
+        return self.completer.tokens | self.attempts.tokens
 
     def _start(self, claimed: Claimed) -> None:
         self.attempts.start(claimed)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
@@ -72,6 +73,34 @@ async def test_a_claim_whose_answer_was_lost_is_found_again(
         assert {(task.status, task.attempts, task.crashes) for task in waiting} == {("S", 1, 0)}
 
 
+async def test_what_a_claim_in_flight_brings_to_a_forced_stop_is_handed_back(
+    monkeypatch: pytest.MonkeyPatch, await_until: AwaitUntil
+) -> None:
+    in_flight, go_on = asyncio.Event(), threading.Event()
+    loop = asyncio.get_running_loop()
+
+    def claim_and_hold(*args: Any) -> Any:
+        claimed = real(*args)
+        if {task.func_name for task in claimed} & {tasks.noop.name, tasks.noop_atomic.name}:
+            loop.call_soon_threadsafe(in_flight.set)
+            assert go_on.wait(10)
+        return claimed
+
+    real = claimer.claim
+    monkeypatch.setattr(claimer, "claim", claim_and_hold)
+    running_one = await tasks.doze.adelay(60.0)
+    async with running() as runner, asyncio.timeout(10):
+        await await_until(lambda: runner.attempts.awaited)
+        waiting = await tasks.noop.adelay_many([((), {})] * 2)
+        runner.claimer.ring()
+        await in_flight.wait()
+        runner.force()
+        loop.call_later(0.1, go_on.set)
+    for task in (running_one, *waiting):
+        await task.arefresh_from_db()
+        assert (task.status, task.attempts, task.releases) == (Status.QUEUED, 0, 1)
+
+
 async def test_a_row_that_does_not_fit_its_function_says_so() -> None:
     odd: list[tuple[dict[str, Any], str]] = [
         ({"args": "text"}, "args of type str"),
@@ -98,11 +127,11 @@ async def test_a_row_that_cannot_be_read_fails_alone() -> None:
     if connections["default"].vendor != "postgresql":
         pytest.skip("SQLite stores nothing that it cannot read")
     poison, other = await tasks.noop.adelay(), await tasks.noop.adelay()
-    deep = "[" * 5000 + "]" * 5000
+    unreadable = f"[{'9' * 5000}]"  # Python reads no number of more than 4,300 digits
 
     def poison_row() -> None:
         with connections["default"].cursor() as cursor:
-            cursor.execute("UPDATE cq_task SET args = %s WHERE id = %s", [deep, poison.id])
+            cursor.execute("UPDATE cq_task SET args = %s WHERE id = %s", [unreadable, poison.id])
 
     await in_db(poison_row)
     async with running(), asyncio.timeout(15):
