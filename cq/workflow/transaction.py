@@ -49,8 +49,11 @@ def engine_transaction(lock_timeout_ms: int | None = None) -> Iterator[Dialect]:
     passes the writer's lock of the process, which is fair where the file's lock is not.
     """
     db = dialect()
-    if db.connection.in_atomic_block or db.is_postgres:
+    is_inner = db.connection.in_atomic_block
+    if is_inner or db.is_postgres:
         with transaction.atomic(using=database()):
+            if not is_inner:
+                _at_read_committed(db)
             if lock_timeout_ms is not None and db.is_postgres:
                 db.first(f"SET LOCAL lock_timeout = {int(lock_timeout_ms)}")
             yield db
@@ -69,18 +72,21 @@ def body_transaction() -> Iterator[None]:
     nobody. From then on it holds the process's writer lock until it ends.
     """
     connection = connections[database()]
-    if connection.vendor == "sqlite" and not connection.in_atomic_block:
+    is_inner = connection.in_atomic_block
+    if connection.vendor == "sqlite" and not is_inner:
         with _LateBegin(connection), transaction.atomic(using=database()):
             yield
         return
     with transaction.atomic(using=database()):
-        db = dialect()
-        if db.is_postgres and getattr(connection, "isolation_level", None) not in (
-            None,
-            _READ_COMMITTED,
-        ):
-            db.count("SET TRANSACTION ISOLATION LEVEL READ COMMITTED")
+        if not is_inner:
+            _at_read_committed(dialect())
         yield
+
+
+def _at_read_committed(db: Dialect) -> None:
+    level = getattr(db.connection, "isolation_level", None)
+    if db.is_postgres and level not in (None, _READ_COMMITTED):
+        db.count("SET TRANSACTION ISOLATION LEVEL READ COMMITTED")
 
 
 class _LateBegin:
