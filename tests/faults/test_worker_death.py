@@ -72,6 +72,7 @@ def test_tasks_of_twenty_killed_workers_end_elsewhere(
     kill_busy_workers(worker_process, wait_until, rounds=20)
 
 
+@pytest.mark.exhaustive
 def test_a_restarted_worker_frees_what_its_predecessor_held(
     worker_process: WorkerFactory, wait_until: WaitUntil
 ) -> None:

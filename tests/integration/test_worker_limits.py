@@ -186,10 +186,10 @@ def test_a_task_that_kills_its_worker_is_lost_and_takes_nobody_along(
 
 
 def test_a_child_that_dies_is_charged_to_its_task_alone(worker_process: WorkerFactory) -> None:
-    worker = worker_process("--no-scheduler", cq={"MAX_CRASHES": 2})
+    worker = worker_process("--no-scheduler", cq={"MAX_CRASHES": 1})
     task = die_in_a_child.delay()
     wait_for(task, Status.LOST, timeout=30)
-    assert (task.crashes, task.attempts) == (2, 2)
+    assert (task.crashes, task.attempts) == (1, 1)
     assert "exit code 9" in task.error
     assert where_in_a_child.delay().wait(20) != worker.pid
     assert worker.stop() == 0
