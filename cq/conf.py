@@ -98,6 +98,8 @@ class Settings:
     """Modules with task functions beside the tasks.py of installed apps."""
     commands: tuple[str, ...] = ()
     """Management commands that call_command_task may run."""
+    site_url: str | None = None
+    """Address of the site, for the links that commands print."""
     prefix: str = "cq"
     """Prefix of the keys that cq's own layer keeps in Redis."""
 

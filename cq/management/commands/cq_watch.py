@@ -1,0 +1,46 @@
+"""
+`manage.py cq_watch ID`: the tree of one task and its log, live, in a terminal.
+
+It reads the rows and nothing else, so it works from any machine that reaches the database,
+and never disturbs the task. Exit codes: 0 success, 1 failure, 2 revoked, 3 no such task,
+124 timeout, 130 Ctrl-C.
+"""
+
+import sys
+from argparse import ArgumentParser
+from typing import Any
+
+from django.core.management.base import BaseCommand, CommandError
+
+from cq.errors import CQError
+from cq.terminal.display import display_on
+from cq.terminal.finding import find_task
+from cq.terminal.following import Follower, WatchCode
+from cq.terminal.watching import watch
+
+
+class Command(BaseCommand):
+    """Watch one task until it, and everything it carries, has ended."""
+
+    help = "Watch a task: its tree with bars, its log lines as they are recorded."
+
+    def add_arguments(self, parser: ArgumentParser) -> None:
+        parser.add_argument("id", help="the id of the task, or as much of it as names only one")
+        parser.add_argument("--timeout", type=float, help="give up after so many seconds, with 124")
+        parser.add_argument(
+            "--since", type=int, help="the lines after this number (default: the last 1000)"
+        )
+        parser.add_argument("--plain", action="store_true", help="plain lines on a terminal, too")
+
+    def handle(self, **options: Any) -> None:
+        for name in ("since", "timeout"):
+            if options[name] is not None and not options[name] >= 0:
+                raise CommandError(f"--{name} is {options[name]}. Expected 0 or more. Correct it.")
+        try:
+            task = find_task(options["id"])
+        except CQError as error:
+            raise CommandError(str(error), returncode=WatchCode.NOT_FOUND) from error
+        display = display_on(self.stdout, plain=options["plain"])
+        code = watch(task, Follower(task, options["since"]), display, options["timeout"])
+        if code:
+            sys.exit(int(code))
