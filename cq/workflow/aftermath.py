@@ -67,6 +67,15 @@ class Aftermath:
         change.base = base
         change.grows = True
 
+    def adopt(self, root: UUID, by: UUID) -> None:
+        """A tree became part of another, with those that it had adopted itself."""
+        self.adopted = {
+            source: by if target == root else target for source, target in self.adopted.items()
+        }
+        self.adopted[root] = by
+        # The adopter counts all rows of the tree; its own stream is about to go.
+        self.trees.pop(root, None)
+
     def move_records(self, db: Dialect) -> None:
         """Append the records of adopted trees to their new ones; before any other stream."""
         if self.adopted:

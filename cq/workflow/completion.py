@@ -159,6 +159,7 @@ def write(db: Dialect, batch: Sequence[Completion]) -> list[Moved]:
     by_id = {row.id: row for row in moved}
     aftermath = Aftermath()
     children = _spawn(db, batch, by_id, aftermath)
+    moved = list(by_id.values())
     for row in moved:
         if row.status in (Status.QUEUED, Status.RETRY):
             # Also for a retry in a while: the bell makes a worker set its timer to it.
@@ -224,18 +225,30 @@ def _spawn(
     by_id: dict[UUID, Moved],
     aftermath: Aftermath,
 ) -> list[tuple[int, EndedChild]]:
-    """Insert what the bodies planned and adopt what they returned; say how parents count it."""
-    plans: list[tuple[Moved, NewTask]] = []
-    counts: list[tuple[int, EndedChild]] = []
-    for item in batch:
-        row, outcome = by_id.get(item.claimed.id), item.outcome
-        if row is None or not isinstance(outcome, Succeeded):
-            continue
-        plans += [(row, _placed(plan, row)) for plan in outcome.children]
+    """
+    Adopt what the bodies returned and insert what they planned; say how parents count it.
+
+    Adopted first: a tree may take along others of the batch, and what those have planned.
+    """
+    adopted: list[EndedChild] = []
+    returned = [
+        (item.claimed.id, item.outcome)
+        for item in batch
+        if item.claimed.id in by_id and isinstance(item.outcome, Succeeded)
+    ]
+    for id, outcome in returned:
         if outcome.adopts is not None and not any(
             plan.id == outcome.adopts for plan in outcome.children
         ):
-            counts += _adopt(db, row, outcome.adopts, aftermath)
+            heads, ended = adopt(db, id, outcome.adopts, by_id, aftermath)
+            # The row was held open by one; now it is by its real number of children.
+            adopted += [EndedChild(id, id, count=1 - heads), *ended]
+    counts = [(by_id[child.parent].depth + 1, child) for child in adopted]
+    plans = [
+        (by_id[id], _placed(plan, by_id[id]))
+        for id, outcome in returned
+        for plan in outcome.children
+    ]
     merged = _insert(db, [plan for _, plan in plans], aftermath) if plans else set()
     for row, plan in plans:
         if plan.id not in merged:
@@ -276,13 +289,3 @@ def _insert(db: Dialect, plans: Sequence[NewTask], aftermath: Aftermath) -> set[
         aftermath.inserted(row for row in rows if row.id in queued)
         left = [plan for plan in left if plan.previous in later]
     return merged
-
-
-def _adopt(
-    db: Dialect, row: Moved, child: UUID, aftermath: Aftermath
-) -> list[tuple[int, EndedChild]]:
-    heads, ended = adopt(db, row, child, aftermath)
-    depth = row.depth + 1
-    # The row was held open by one; now it is by its real number of children.
-    correction = EndedChild(row.id, row.id, count=1 - heads)
-    return [(depth, correction), *((depth, child) for child in ended)]

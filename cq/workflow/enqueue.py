@@ -146,7 +146,7 @@ def attach(task: NewTask, relatives: dict[UUID, Relative]) -> None:
     if previous is not None and parent in (None, shared):
         # The parent that waits for the predecessor waits for its link as well, if it still does.
         task.parent = shared.id if shared is not None and not shared.is_terminal else None
-        task.root, task.depth = previous.root_uuid, previous.depth
+        task.root, task.depth = previous.root_uuid, previous.depth if task.parent else 0
     elif parent is not None:
         if parent.is_terminal:
             raise InvalidOption(

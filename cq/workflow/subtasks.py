@@ -7,6 +7,7 @@ adopting the tree of a task that the body delayed and then returned.
 """
 
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any
 from uuid import UUID
 
@@ -36,15 +37,18 @@ def subtask(task: Task, fn: Any, /, *args: Any, **kwargs: Any) -> Task:
 
 
 def adopt(
-    db: Dialect, parent: Moved, child: UUID, aftermath: Aftermath
+    db: Dialect, id: UUID, child: UUID, batch: dict[UUID, Moved], aftermath: Aftermath
 ) -> tuple[int, list[EndedChild]]:
     """
-    Make the tree of a delayed task part of the parent's, because its body returned it.
+    Make the tree of a delayed task part of a parent's, because its body returned it.
 
-    Returns how many children the parent waits for now, and those among them that have
-    ended already. The rows are locked, so none of them ends unseen. A child that
-    belongs to another parent is refused.
+    Returns how many children the parent waits for now, and those among them that had
+    ended before this transaction. The rows are locked, so none of them ends unseen. The
+    parent and those of its new descendants that moved in the same transaction are in
+    `batch`, and are put where they belong now. A child that belongs to another parent is
+    refused.
     """
+    parent = batch[id]
     found = rows_by_id([child]).get(child)
     if found is None:
         raise InvalidOption(
@@ -62,13 +66,27 @@ def adopt(
     _refuse_too_deep(parent, members.values())
     heads = [row for row in members.values() if _is_head(row)]
     move_tree(db, members, [row.id for row in heads], parent.id, parent.root_uuid, parent.depth + 1)
-    aftermath.adopted[found.root_uuid] = parent.root_uuid
-    still_open = [row for row in members.values() if not row.is_terminal]
+    aftermath.adopt(found.root_uuid, parent.root_uuid)
+    # Those that ended just now are still to be counted out, by whoever settles the batch.
+    still_open = [row for row in members.values() if not row.is_terminal or row.id in batch]
     # Also by none: a tree of two has a stream, whoever may be chained behind it later.
     aftermath.grown(parent.root_uuid, len(still_open))
     for row in still_open:
         ring_if_passed_over(row, aftermath)
-    return len(heads), [_ended(parent, row) for row in heads if row.is_terminal]
+    ended = [_ended(parent, row) for row in heads if row.is_terminal and row.id not in batch]
+    _follow_tree(batch, parent, members.values())
+    return len(heads), ended
+
+
+def _follow_tree(batch: dict[UUID, Moved], parent: Moved, members: Iterable[Relative]) -> None:
+    for row in members:
+        if row.id in batch:
+            batch[row.id] = replace(
+                batch[row.id],
+                parent=parent.id if _is_head(row) else row.parent,
+                root=parent.root_uuid,
+                depth=row.depth + parent.depth + 1,
+            )
 
 
 def _is_head(row: Relative) -> bool:

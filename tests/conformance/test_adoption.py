@@ -24,6 +24,9 @@ from tests.conformance.driving import (
     S,
     W,
     by_name,
+    check_invariants,
+    errorback_calls,
+    failure,
     fresh,
     line,
     retrying,
@@ -249,3 +252,88 @@ def test_a_link_behind_an_adopted_end_closes_the_tree_again(hand: Hand) -> None:
     assert Stream.objects.get(root=parent.id).tree_open == 1
     hand.run(late)
     assert Stream.objects.get(root=parent.id).open is False
+
+
+# --- trees that move along with what others do to them --------------------------------------------
+
+
+def test_a_link_behind_a_child_of_an_ended_parent_is_adopted_as_a_head(hand: Hand) -> None:
+    parent, tree = noop.delay(), noop.delay()
+    hand.take(parent)
+    hand.run(tree, lambda cqt: [cqt.subtask(echo, "child")][:0])
+    child = by_name(tree)["child"]
+    hand.run(child)
+    late = child.chain(echo, "late")
+    assert (late.root_id, late.parent_id, late.depth) == (tree.id, None, 0)
+    hand.run(parent, lambda cqt: tree)
+    row = fresh(late)
+    assert (row.root_id, row.parent_id, row.depth) == (parent.id, parent.id, 1)
+    hand.run(late, lambda cqt: [cqt.subtask(echo, "below")][:0])
+    check_invariants()
+    hand.run_all()
+    assert status(parent) is S
+
+
+@pytest.mark.parametrize("adopter_first", [True, False], ids=["adopter first", "adopted first"])
+@pytest.mark.parametrize("growing", [True, False], ids=["with children", "alone"])
+def test_a_task_may_end_in_the_batch_that_adopts_it(
+    hand: Hand, adopter_first: bool, growing: bool
+) -> None:
+    parent, child = noop.delay(), noop.delay()
+    made = child.errorback(note_error, "told").chain(echo, "behind")
+    batch = [
+        hand.ran(parent, saying("above", returning=lambda: child)),
+        hand.ran(child, lambda cqt: cqt.subtask(echo, "x") if growing else [cqt.log("it"), 7][1]),
+    ]
+    batch[1].stores_result = False
+    complete(batch if adopter_first else batch[::-1])
+    check_invariants()
+    row = fresh(child)
+    assert (row.root_id, row.parent_id, row.depth) == (parent.id, parent.id, 1)
+    assert Stream.objects.get().root == parent.id
+    if growing:
+        below = by_name(parent)["x"]
+        assert (below.parent_id, below.depth) == (child.id, 2)
+        hand.run(below, lambda cqt: 7)
+    assert [status(row) for row in (child, made, parent)] == [S, Q, W]
+    hand.run(made)
+    assert (status(parent), fresh(parent).result) == (S, 7)
+    assert not Stream.objects.filter(open=True).exists()
+
+
+def test_a_failure_in_the_batch_that_adopts_it_is_counted_and_told_once(hand: Hand) -> None:
+    parent, child = noop.delay(), echo.delay("c").errorback(note_error, "told")
+    complete([hand.ran(parent, lambda cqt: child), hand.ending(child, failure("broken"))])
+    check_invariants()
+    row = fresh(parent)
+    assert (row.status, row.error, row.children_failed) == (I, "broken", 1)
+    assert errorback_calls(child) == 1
+    assert Task.objects.filter(root=parent.id).count() == 2
+    hand.run_all()
+
+
+@pytest.mark.parametrize("order", [(0, 1, 2), (2, 1, 0), (1, 0, 2), (1, 2, 0)], ids=str)
+def test_adoptions_of_one_batch_may_nest(hand: Hand, order: tuple[int, ...]) -> None:
+    top, middle, low = noop.delay(), noop.delay(), noop.delay()
+    batch = [
+        hand.ran(top, saying("top", returning=lambda: middle)),
+        hand.ran(middle, saying("middle", returning=lambda: low)),
+        hand.ran(low, lambda cqt: [cqt.log("low"), cqt.subtask(echo, "leaf")][1]),
+    ]
+    complete([batch[number] for number in order])
+    check_invariants()
+    assert [(row.depth, row.root_uuid) for row in map(fresh, (top, middle, low))] == [
+        (depth, top.id) for depth in range(3)
+    ]
+    assert sorted(message for _, message in lines_of(top)) == ["low", "middle", "top"]
+    assert Stream.objects.get().root == top.id
+    hand.run(by_name(top)["leaf"], lambda cqt: "from below")
+    assert (status(top), fresh(top).result) == (S, "from below")
+
+
+def test_two_of_one_batch_cannot_adopt_each_other(hand: Hand) -> None:
+    first, second = noop.delay(), noop.delay()
+    hand.claim()
+    complete([hand.ran(first, lambda cqt: second), hand.ran(second, lambda cqt: first)])
+    assert "belongs to another parent" in fresh(second).error
+    assert [status(first), status(second)] == [I, F]
