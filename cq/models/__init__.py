@@ -6,6 +6,7 @@ rooms above, resolved when they are called.
 """
 
 from cq.models.log_line import LogLine, Progress, Stream
+from cq.models.minutes import Sample, Tally
 from cq.models.repeating import RepeatingTask
 from cq.models.task import Task, TaskQuerySet
 from cq.models.verbs import delay, schedule_task
@@ -15,7 +16,9 @@ __all__ = [
     "LogLine",
     "Progress",
     "RepeatingTask",
+    "Sample",
     "Stream",
+    "Tally",
     "Task",
     "TaskQuerySet",
     "Worker",

@@ -198,6 +198,13 @@ class Task(TaskVerbs, models.Model):
                 name="cq_task_expires",
                 condition=models.Q(expires_at__isnull=False, status__in=["Q", "Y"]),
             ),
+            # For people who look for what is not as it should be: no task that is queued,
+            # claimed and ends well ever has an entry.
+            models.Index(
+                fields=["status", "id"],
+                name="cq_task_aside",
+                condition=models.Q(status__in=["P", "W", "F", "I", "L", "E"]),
+            ),
         ]
         constraints: ClassVar[list[models.BaseConstraint]] = [
             models.UniqueConstraint(

@@ -15,6 +15,7 @@ from uuid import UUID
 from django.db import Error
 
 from cq.aio import Lane
+from cq.definition.status import Status
 from cq.execution.notices import tell_ended
 from cq.progress.buffer import AttemptBuffer
 from cq.workflow.completion import Completion, complete
@@ -31,10 +32,18 @@ Ended = tuple[Completion, AttemptBuffer]
 class Completer:
     """Writes down what attempts came to; owned by the worker, runs until it is drained."""
 
-    def __init__(self, lane: Lane, recorder: Recorder, saved: Callable[[int], object]) -> None:
+    def __init__(
+        self,
+        lane: Lane,
+        recorder: Recorder,
+        saved: Callable[[int], object],
+        *,
+        count: Callable[[str, Status], object] = lambda queue, status: None,
+    ) -> None:
         self._lane = lane
         self._recorder = recorder
         self._saved = saved
+        self._count = count
         self._queue: list[Ended] = []
         self._wake = asyncio.Event()
         self._idle = asyncio.Event()
@@ -119,4 +128,5 @@ class Completer:
                 )
             else:
                 self.completed += 1
+                self._count(item.claimed.queue, status)
                 tell_ended(item.claimed, item.outcome, status)

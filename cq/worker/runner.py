@@ -39,6 +39,7 @@ from cq.worker.scheduler import Scheduler
 from cq.worker.service import ended, outlive
 from cq.worker.sqlite_watch import SqliteWatch
 from cq.worker.watchdog import Watchdog
+from cq.worker.tallier import Tallier
 from cq.workflow import voided
 from cq.workflow.claim import claim_one
 from cq.workflow.recording import Recorder
@@ -68,7 +69,11 @@ class Runner:
             settings.max_lines, lambda: self._from_any_thread(self._flush_wanted.set)
         )
         self.completer = Completer(
-            self._lanes["complete"], self.recorder, lambda count: self._check()
+        self.tallier = Tallier(self._lanes["engine"].run, lambda: self.membership.worker)
+            self._lanes["complete"],
+            self.recorder,
+            lambda count: self._check(),
+            count=self.tallier.count,
         )
         self.attempts = Attempts(
             options,
@@ -185,6 +190,7 @@ class Runner:
             "rescuer": Rescuer(lane, lambda: self.membership.worker).run,
             "pruner": Pruner(lane.run).run,
         }
+            "tallier": self.tallier.run,
         if self.options.scheduler and not self.options.burst:
             services["scheduler"] = Scheduler(lane.run).run
         if self.options.claims and connections[database()].vendor == "sqlite":
@@ -242,6 +248,7 @@ class Runner:
                 await self.completer.drain()
                 await self._lanes["complete"].run(self.recorder.flush)
         except (Error, TimeoutError):
+            await self._lanes["engine"].run(self.tallier.flush)
             logger.error(
                 "%d ended tasks could not be written: the database does not answer. They run "
                 "again once it is seen that this process has gone.",
