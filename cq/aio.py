@@ -160,11 +160,11 @@ class Lane:
     """
     One thread with one database session, for the code that is bound to it.
 
-    With `owns_session` it takes none from the project's connection pool.
+    `begin` is called first on its thread.
     """
 
-    def __init__(self, name: str, *, owns_session: bool = False) -> None:
-        self.executor = Threads(1, name, own_sessions if owns_session else None)
+    def __init__(self, name: str, begin: Callable[[], object] | None = None) -> None:
+        self.executor = Threads(1, name, begin)
         self._context = ThreadSensitiveContext()
         SyncToAsync.context_to_thread_executor[self._context] = self.executor
         self.bound = 0
@@ -275,14 +275,6 @@ def kept_sessions() -> Iterator[None]:
         yield
     finally:
         tend_sessions()
-
-
-def own_sessions() -> None:
-    """Let the calling thread open sessions beside the project's connection pool."""
-    for connection in connections.all():
-        options = dict(connection.settings_dict.get("OPTIONS", {}))
-        if options.pop("pool", None):
-            connection.settings_dict = {**connection.settings_dict, "OPTIONS": options}
 
 
 _in_task: ContextVar[bool] = ContextVar("cq_in_task", default=False)

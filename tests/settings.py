@@ -43,6 +43,8 @@ def database_from(url: str) -> dict[str, Any]:
         "PASSWORD": unquote(parts.password or ""),
         "HOST": parts.hostname or "127.0.0.1",
         "PORT": str(parts.port or 5432),
+        # Workers prepare their statements (cq/models/sessions.py); this makes tests do so.
+        "OPTIONS": {"prepare_threshold": 0} if os.environ.get("CQ_TEST_PREPARED") else {},
     }
 
 

@@ -29,11 +29,12 @@ Counts = dict[str, int]
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """One run of pytest: what it is called, its folders or options, and its database."""
+    """One run of pytest: its name, its folders, its database, and whether that prepares."""
 
     name: str
     arguments: tuple[str, ...]
     database: str = "postgres"
+    is_prepared: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +56,7 @@ def _named(folder: str, *words: str, others: tuple[str, ...] = ()) -> Iterable[s
 
 UNITS = Part("units", ("tests/unit", "tests/architecture", "tests/docs"))
 DEMO = Part("demo", ("tests/demo",))
-CONFORMANCE = Part("conformance on PostgreSQL", ("tests/conformance",))
+CONFORMANCE = Part("conformance on PostgreSQL", ("tests/conformance",), is_prepared=True)
 SQLITE = Part("conformance on SQLite", ("tests/conformance",), "sqlite")
 WORKERS = Part("worker processes", tuple(_named("integration", "worker", "supervis")))
 INTEGRATION = Part("integration", tuple(_named("integration", others=WORKERS.arguments)))
@@ -104,7 +105,7 @@ def run(
             code = subprocess.run(
                 [*command, *part.arguments, *extra],
                 cwd=ROOT,
-                env={**os.environ, "CQ_TEST_DB": part.database},
+                env={**os.environ, **_environment(part)},
                 stdin=subprocess.DEVNULL,
                 stdout=None if live else file,
                 stderr=None if live else subprocess.STDOUT,
@@ -114,6 +115,13 @@ def run(
                 print(f"\n--- {part.name} ({time.monotonic() - started:.0f} s)", flush=True)
                 print(log.read_text(errors="replace"), flush=True)
         return code, _counts(report)
+
+
+def _environment(part: Part) -> dict[str, str]:
+    # Workers prepare their statements, so what must hold of the engine is shown that way;
+    # the other parts cover the sessions that do not.
+    prepared = {"CQ_TEST_PREPARED": "1"} if part.is_prepared else {}
+    return {"CQ_TEST_DB": part.database, **prepared}
 
 
 def _counts(report: Path) -> Counts:

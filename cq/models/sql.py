@@ -9,6 +9,7 @@ and `queries.py` are the same for both vendors but for the few words defined her
 import json
 import re
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
@@ -19,6 +20,12 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 from django.utils import timezone
 
 from cq.errors import InvalidSettings
+
+ClientCursor: Any = None
+ServerCursor: Any = None
+with suppress(ImportError):  # a project on SQLite needs no driver
+    from psycopg import ClientCursor
+    from psycopg import Cursor as ServerCursor
 
 Row = tuple[Any, ...]
 VENDORS = ("postgresql", "sqlite")
@@ -162,16 +169,28 @@ class Dialect:
 
     def run(self, sql: str, params: dict[str, Any] | None = None) -> list[Row]:
         """Execute a statement and fetch what it returns."""
-        with self.connection.cursor() as cursor:
+        with self._cursor() as cursor:
             self._execute(cursor, sql, params or {})
             return cursor.fetchall() if cursor.description else []
 
     def count(self, sql: str, params: dict[str, Any] | None = None) -> int:
         """Execute a statement and say how many rows it touched."""
-        with self.connection.cursor() as cursor:
+        with self._cursor() as cursor:
             self._execute(cursor, sql, params or {})
             touched: int = cursor.rowcount
             return touched
+
+    def _cursor(self) -> Any:
+        """Django's cursor; on a session that allows it, one whose statements are prepared."""
+        connection = self.connection
+        connection.close_if_health_check_failed()
+        connection.ensure_connection()
+        raw = connection.connection
+        allowed = getattr(raw, "prepare_threshold", None) is not None
+        if ServerCursor is None or not allowed or connection.queries_logged:
+            # Of a prepared statement nothing could be logged but its name.
+            return connection.cursor()
+        return connection.make_cursor(ServerCursor(raw))
 
     def _execute(self, cursor: Any, sql: str, values: dict[str, Any]) -> None:
         if not self.is_postgres and "%(now)s" in sql and "now" not in values:
@@ -180,7 +199,7 @@ class Dialect:
             cursor.execute(sql, values)
             return
         prelude, self._prelude = self._prelude, ""
-        if getattr(self.connection.features, "uses_server_side_binding", False):
+        if self.is_postgres and _binds_on_server(cursor):
             cursor.execute(prelude)
             cursor.execute(sql, values)
             return
@@ -197,6 +216,13 @@ class Dialect:
             return None
         moment = value if isinstance(value, datetime) else datetime.fromisoformat(value)
         return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+
+
+def _binds_on_server(cursor: Any) -> bool:
+    # Such a cursor takes one statement at a time.
+    if ServerCursor is None or isinstance(cursor.cursor, ClientCursor):
+        return False
+    return isinstance(cursor.cursor, ServerCursor)
 
 
 def database() -> str:

@@ -14,9 +14,9 @@ from uuid import UUID
 from django.db import Error, connections
 
 from cq import conf
-from cq.aio import own_sessions
 from cq.models import workers
 from cq.models.queries import database
+from cq.models.sessions import own_sessions
 from cq.models.sql import dialect
 
 logger = logging.getLogger("cq.worker")

@@ -20,6 +20,7 @@ from django.db import Error, connections
 from cq import conf
 from cq.aio import Lane
 from cq.models.queries import database
+from cq.models.sessions import own_sessions
 from cq.models.transitions import Claimed, Want
 from cq.progress import publisher
 from cq.transport import dispatcher
@@ -38,8 +39,8 @@ from cq.worker.rescuer import Rescuer
 from cq.worker.scheduler import Scheduler
 from cq.worker.service import ended, outlive
 from cq.worker.sqlite_watch import SqliteWatch
-from cq.worker.watchdog import Watchdog
 from cq.worker.tallier import Tallier
+from cq.worker.watchdog import Watchdog
 from cq.workflow import voided
 from cq.workflow.claim import claim_one
 from cq.workflow.recording import Recorder
@@ -62,14 +63,14 @@ class Runner:
         settings = conf.current()
         self._loop = asyncio.get_running_loop()
         self._lanes = {
-            name: Lane(f"cq-{name}", owns_session=True) for name in ("claim", "complete", "engine")
+            name: Lane(f"cq-{name}", own_sessions) for name in ("claim", "complete", "engine")
         }
         self._flush_wanted = asyncio.Event()
         self.recorder = Recorder(
             settings.max_lines, lambda: self._from_any_thread(self._flush_wanted.set)
         )
-        self.completer = Completer(
         self.tallier = Tallier(self._lanes["engine"].run, lambda: self.membership.worker)
+        self.completer = Completer(
             self._lanes["complete"],
             self.recorder,
             lambda count: self._check(),
@@ -189,8 +190,8 @@ class Runner:
             "recorder": self._flush_for_ever,
             "rescuer": Rescuer(lane, lambda: self.membership.worker).run,
             "pruner": Pruner(lane.run).run,
-        }
             "tallier": self.tallier.run,
+        }
         if self.options.scheduler and not self.options.burst:
             services["scheduler"] = Scheduler(lane.run).run
         if self.options.claims and connections[database()].vendor == "sqlite":
@@ -247,8 +248,8 @@ class Runner:
             async with asyncio.timeout_at(earliest if self.was_forced else max(deadline, earliest)):
                 await self.completer.drain()
                 await self._lanes["complete"].run(self.recorder.flush)
-        except (Error, TimeoutError):
             await self._lanes["engine"].run(self.tallier.flush)
+        except (Error, TimeoutError):
             logger.error(
                 "%d ended tasks could not be written: the database does not answer. They run "
                 "again once it is seen that this process has gone.",

@@ -8,6 +8,7 @@ execution times, the best of several, so that a busy machine does not decide the
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from typing import Any
@@ -15,8 +16,10 @@ from typing import Any
 import pytest
 from django.db import connection, transaction
 
+from cq.aio import Threads
 from cq.definition import registry
 from cq.definition.outcome import Succeeded
+from cq.models.sessions import own_sessions
 from cq.models.transitions import Want
 from cq.workflow.claim import claim, seconds_to_next
 from cq.workflow.completion import complete
@@ -24,6 +27,7 @@ from cq.workflow.rescue import end_overdue, park_unroutable, rescue_tasks
 from cq.workflow.retry import retry
 from cq.workflow.revoke import revoke
 from tests.conformance.driving import Hand, failure, fresh
+from tests.conformance.test_sessions import prepared
 from tests.sampleapp.tasks import echo, noop
 from tests.settings import DATABASE_KIND
 
@@ -114,6 +118,34 @@ def test_a_claim_of_20_stays_flat(size: int) -> None:
     assert park_unroutable() == size * 3 // 10
     assert both_costs() < bound, "rows of a name that nobody registers"
     assert 3000 < seconds_to_next(["default"]) <= 3600
+
+
+@on_postgres
+@pytest.mark.long
+@pytest.mark.usefixtures("unanalyzed")
+def test_plans_prepared_on_an_empty_table_stay_good() -> None:
+    """A worker prepares each statement once, often before the first task is enqueued."""
+    lane = Threads(1, "cq-test", own_sessions)
+
+    def turns(count: int) -> list[float]:
+        hand, times = Hand(), []
+        for _ in range(count):
+            noop.using(priority=1).delay()
+            began = time.perf_counter()
+            (id,) = hand.claim(1)
+            hand.run(id)
+            seconds_to_next(["default"])
+            times.append(1000 * (time.perf_counter() - began))
+        return times
+
+    try:
+        small = min(lane.submit(turns, LOOKS).result(30))
+        fill(100_000)
+        fill(30_000, priority=100, hours=1)
+        assert min(lane.submit(turns, LOOKS).result(30)) < 3 * max(small, 1.0)
+        assert lane.submit(prepared).result(5) >= 5
+    finally:
+        lane.shutdown()
 
 
 @pytest.mark.usefixtures("unanalyzed")

@@ -150,7 +150,7 @@ def end_from(
     sql = f"""
         UPDATE cq_task AS t SET status = %(target)s, claim_token = NULL, worker_id = NULL,
             parked = false, error = %(error)s, finished = {db.now},
-            crashes = t.crashes + CASE WHEN %(target)s = 'L' THEN 1 ELSE 0 END,
+            crashes = t.crashes + %(crash)s,
             result_expiry = {after(db, "COALESCE(t.result_ttl, %(failure_ttl)s)")}
         WHERE t.id {db.ids("ids")} AND t.status {db.texts("sources")}
         {db.returning(MOVED)}
@@ -159,6 +159,7 @@ def end_from(
         "ids": db.id_list(ids),
         "sources": db.text_list([source.value for source in sources]),
         "target": target.value,
+        "crash": int(target is Status.LOST),
         "error": error,
         "failure_ttl": failure_ttl,
     }
