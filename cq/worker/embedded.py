@@ -55,6 +55,12 @@ class EmbeddedWorker:
                 self._run(), name="cq embedded worker", context=contextvars.Context()
             )
 
+    def withhold(self) -> None:
+        """Let no scope of the running loop start the worker: the loop serves one question."""
+        with self._lock:
+            self._loop = asyncio.get_running_loop()
+            self._stopping.set()
+
     async def _run(self) -> None:
         options = WorkerOptions.from_settings(grace=EMBEDDED_GRACE, embedded=True)
         is_waiting = False
