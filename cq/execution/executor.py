@@ -89,7 +89,8 @@ class Executor:
             stop = partial(self._stopper.stop, attempt, StopReason.EXPIRED)
             timer = asyncio.get_running_loop().call_later(attempt.limit, stop)
         try:
-            tell_started(attempt.claimed)
+            if attempt.kind != "process":
+                tell_started(attempt.claimed)  # the child tells of its own
             outcome = await self._run(attempt)
         except (Exception, asyncio.CancelledError) as problem:  # noqa: BLE001 - not the body's fault
             outcome = self._not_run(attempt, problem)

@@ -18,8 +18,10 @@ from django.db import transaction
 from cq.definition.status import TERMINAL
 from cq.models.sql import Dialect, database
 from cq.models.streams import Recorded, TreeChange, count_open, move_records
+from cq.models.task import Task
 from cq.models.transitions import Inserted, Moved
 from cq.progress import publisher
+from cq.signals import task_enqueued, task_finished
 from cq.transport import dispatcher
 
 
@@ -34,6 +36,10 @@ class Aftermath:
     recorded: list[Recorded] = field(default_factory=list)
     adopted: dict[UUID, UUID] = field(default_factory=dict)
     """Trees that became part of others: from the old root to the new one."""
+    made: list[Task] = field(default_factory=list)
+    """Rows that a body planned, for the receivers of `task_enqueued`."""
+    attempts: dict[UUID, int] = field(default_factory=dict)
+    """The attempts that ended in this transaction, by their tasks."""
 
     def ring(self, queue: str, ids: Iterable[UUID]) -> None:
         """Some tasks of a queue became claimable."""
@@ -148,6 +154,23 @@ def tell(aftermath: Aftermath) -> None:
         publisher.states(root, [_node(row) for row in rows])
     for over in aftermath.over:
         publisher.end(over.hex)
+    _send_signals(aftermath)
+
+
+def _send_signals(aftermath: Aftermath) -> None:
+    # Last, since receivers take their time; robust, since they are not ours.
+    for task in aftermath.made:
+        task_enqueued.send_robust(sender=Task, task=task)
+    if task_finished.receivers:
+        for row in aftermath.moved:
+            if row.status in TERMINAL:
+                task_finished.send_robust(
+                    sender=Task,
+                    task_id=row.id,
+                    func_name=row.func_name,
+                    attempt=aftermath.attempts.get(row.id),
+                    status=row.status,
+                )
 
 
 def _node(row: Moved) -> publisher.Node:

@@ -33,7 +33,9 @@ from cq.models.transitions import (
     end_attempts,
     insert,
 )
+from cq.signals import task_enqueued
 from cq.workflow.aftermath import Aftermath
+from cq.workflow.enqueue import row_made
 from cq.workflow.settle import settle
 from cq.workflow.subtasks import adopt
 from cq.workflow.transaction import (
@@ -157,7 +159,8 @@ def write(db: Dialect, batch: Sequence[Completion]) -> list[Moved]:
     if not moved:
         return moved
     by_id = {row.id: row for row in moved}
-    aftermath = Aftermath()
+    attempts = {item.claimed.id: item.claimed.attempt for item in batch if item.claimed.id in by_id}
+    aftermath = Aftermath(attempts=attempts)
     children = _spawn(db, batch, by_id, aftermath)
     moved = list(by_id.values())
     for row in moved:
@@ -285,7 +288,9 @@ def _insert(db: Dialect, plans: Sequence[NewTask], aftermath: Aftermath) -> set[
             if plan.id not in made:
                 merged.add(plan.id)
                 logger.info("A planned %s is not made: an equal one waits.", plan.func_name)
-        queued = {plan.id for plan in wanted if plan.status is Status.QUEUED}
-        aftermath.inserted(row for row in rows if row.id in queued)
+        by_id = {plan.id: plan for plan in wanted}
+        aftermath.inserted(row for row in rows if by_id[row.id].status is Status.QUEUED)
+        if task_enqueued.receivers:
+            aftermath.made += [row_made(by_id[row.id], row) for row in rows]
         left = [plan for plan in left if plan.previous in later]
     return merged

@@ -22,6 +22,7 @@ class Inserted:
     submitted: datetime
     run_at: datetime
     is_due: bool
+    expires_at: datetime | None = None
 
 
 _INSERT = {
@@ -84,11 +85,20 @@ def insert(db: Dialect, tasks: Sequence[NewTask]) -> list[Inserted]:
             {db.json("v.errorbacks")}, v.owner, v.repeating, v.tick, v.missed, {now}
         FROM {db.recordset("v", _INSERT)} WHERE true
         {"ON CONFLICT DO NOTHING" if guarded else ""}
-        RETURNING id, queue, submitted, run_at, run_at <= {now}
+        RETURNING id, queue, submitted, run_at, run_at <= {now}, expires_at
     """
     return [
-        Inserted(db.uuid(id), queue, db.time(submitted), db.time(run_at), bool(is_due))  # type: ignore[arg-type]
-        for id, queue, submitted, run_at, is_due in db.run(sql, {"rows": json.dumps(rows)})
+        Inserted(
+            id=db.uuid(id),  # type: ignore[arg-type]
+            queue=queue,
+            submitted=db.time(submitted),  # type: ignore[arg-type]
+            run_at=db.time(run_at),  # type: ignore[arg-type]
+            is_due=bool(is_due),
+            expires_at=db.time(expires_at),
+        )
+        for id, queue, submitted, run_at, is_due, expires_at in db.run(
+            sql, {"rows": json.dumps(rows)}
+        )
     ]
 
 
