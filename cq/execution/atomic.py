@@ -18,6 +18,7 @@ from cq.execution.context import Context
 from cq.execution.invocation import succeeded
 from cq.execution.notices import tell_ended
 from cq.models.queries import database
+from cq.models.sessions import prepared
 from cq.models.sql import dialect
 from cq.models.streams import Line
 from cq.workflow.completion import LOCK_TIMEOUT_MS, Completion, write
@@ -74,7 +75,8 @@ def _write(
                 db = dialect()
                 if db.is_postgres:
                     db.first(f"SET LOCAL lock_timeout = {LOCK_TIMEOUT_MS}")
-                moved = write(db, [item])
+                with prepared(db):
+                    moved = write(db, [item])
             break
         except DatabaseError as problem:
             if attempt == _TRIES or not is_conflict(problem):

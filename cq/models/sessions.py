@@ -6,14 +6,16 @@ prepared with plans that hold for any parameters, and never compiled: a claim sp
 twice as long on being planned as on being carried out, and compiling costs more than both.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from django.db import connections
 from django.db.backends.base.base import BaseDatabaseWrapper
 
-from cq.models.sql import database
+from cq.models.sql import Dialect, database
 
-_PLANS = "-c plan_cache_mode=force_generic_plan -c jit=off -c enable_seqscan=off"
+_PLANS = {"plan_cache_mode": "force_generic_plan", "jit": "off", "enable_seqscan": "off"}
 
 
 def own_sessions() -> None:
@@ -23,8 +25,25 @@ def own_sessions() -> None:
         options.pop("pool", None)
         if connection.alias == database() and _may_prepare(connection):
             options.setdefault("prepare_threshold", 0)
-            options["options"] = f"{options.get('options', '')} {_PLANS}".strip()
+            plans = " ".join(f"-c {name}={value}" for name, value in _PLANS.items())
+            options["options"] = f"{options.get('options', '')} {plans}".strip()
         connection.settings_dict = {**connection.settings_dict, "OPTIONS": options}
+
+
+@contextmanager
+def prepared(db: Dialect) -> Iterator[None]:
+    """Do the same on a session of somebody else, until the end of its transaction at most."""
+    raw = db.connection.connection
+    if not _may_prepare(db.connection):
+        yield
+        return
+    for name, value in _PLANS.items():
+        db.first(f"SET LOCAL {name} = {value}")
+    threshold, raw.prepare_threshold = raw.prepare_threshold, 0
+    try:
+        yield
+    finally:
+        raw.prepare_threshold = threshold
 
 
 def _may_prepare(connection: BaseDatabaseWrapper) -> bool:

@@ -39,7 +39,7 @@ class Dialect:
     def __init__(self, connection: BaseDatabaseWrapper) -> None:
         self.connection = connection
         self.is_postgres = connection.vendor == "postgresql"
-        self._prelude = ""
+        self._prelude: list[str] = []
         if connection.vendor not in VENDORS:
             raise InvalidSettings(
                 f"The tasks are routed to a {connection.vendor!r} database. cq runs on "
@@ -50,9 +50,9 @@ class Dialect:
         """
         Send a statement that returns nothing, in one round trip with the next one.
 
-        Where parameters are bound by the server it is sent by itself.
+        Before a prepared statement it takes a round trip of its own.
         """
-        self._prelude = statement
+        self._prelude.append(statement)
 
     @property
     def now(self) -> str:
@@ -198,13 +198,17 @@ class Dialect:
         if not self._prelude:
             cursor.execute(sql, values)
             return
-        prelude, self._prelude = self._prelude, ""
-        if self.is_postgres and _binds_on_server(cursor):
-            cursor.execute(prelude)
-            cursor.execute(sql, values)
+        prelude, self._prelude = self._prelude, []
+        if not _binds_on_server(cursor):
+            cursor.execute("; ".join([*prelude, sql]), values)
+            for _ in prelude:
+                cursor.nextset()
             return
-        cursor.execute(f"{prelude}; {sql}", values)
-        cursor.nextset()
+        with self.connection.cursor() as plain:
+            together = prelude if _binds_on_server(plain) else ["; ".join(prelude)]
+            for statement in together:
+                plain.execute(statement)
+        cursor.execute(sql, values)
 
     def uuid(self, value: Any) -> UUID | None:
         """An id as it came from the driver."""
