@@ -107,6 +107,8 @@ class Feed:
         if not self.wants_log:
             self._lines.clear()
             self._has_lines = False
+            if self._held:
+                self.read_now()  # nobody is left whose lines they waited for
 
     def _count(self) -> None:
         self.wants_log = any(watcher.wants_log for watcher in self.watchers)
@@ -251,6 +253,9 @@ class Feed:
         self._held = [(arrived, patch) for arrived, patch in self._held if arrived > self._mark]
         for patch in ready:
             self._patch(patch)
+        if ready:
+            # Even if the rows had said as much before: the end had to wait, and may come now.
+            self.version += 1
         if self._held:
             self._read_lines_now()
 

@@ -135,6 +135,7 @@ class Hub:
             self._told.pop(feed.root.hex, None)
             publisher.unmark(feed.root.hex)
             self._link.leave(feed)
+        self._stirred.set()
 
     def read_now(self, root: UUID) -> None:
         """Read the rows of a tree now, if it is watched here."""

@@ -77,6 +77,17 @@ class TestReads:
         tree.read()
         assert tree.feed.has_ended(str(ROOT))
 
+    def test_an_end_that_waited_for_lines_is_news_when_they_have_come(self, tree: Tree):
+        tree.rows.ended, tree.rows.nodes = True, [node(status="success")]
+        tree.feed.read_now()
+        tree.read()
+        tree.tell("state", nodes=[node(status="success")])
+        assert not tree.feed.has_ended(str(ROOT))
+        seen = tree.feed.version
+        tree.read()
+        assert tree.feed.has_ended(str(ROOT))
+        assert tree.feed.version > seen
+
     def test_when_the_last_reader_of_lines_leaves_they_are_forgotten(self):
         reader, other = Someone(), Someone(log=False)
         tree = Tree(reader, other)
@@ -91,3 +102,11 @@ class TestReads:
         tree.now += EVERY
         tree.begin()
         assert tree.feed.read_at == NEVER
+
+    def test_a_status_that_waited_for_lines_is_read_when_their_last_reader_leaves(self):
+        reader = Someone()
+        tree = Tree(reader, Someone(log=False))
+        tree.read()
+        tree.tell("state", nodes=[node(status="success")])
+        tree.feed.remove(reader)
+        assert tree.feed.rows_at == tree.now
