@@ -5,6 +5,7 @@ The executor returns one of these and touches no row; `workflow/completion.py` i
 only reader, and turns it into rows under the claim token.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from uuid import UUID
 
@@ -19,6 +20,7 @@ class Succeeded:
     result: JSON = None
     adopts: UUID | None = None
     children: list[NewTask] = field(default_factory=list)
+    errorbacks: Sequence[dict[str, JSON]] = ()
 
 
 @dataclass(slots=True)
@@ -26,6 +28,7 @@ class Failed:
     """The body raised, and will not be tried again."""
 
     error: dict[str, JSON]
+    errorbacks: Sequence[dict[str, JSON]] = ()
 
 
 @dataclass(slots=True)

@@ -64,7 +64,7 @@ class Attempt:
         if self.stop_reason is StopReason.RELEASED:
             return self.handed_back("The worker stopped before the task ended.")
         if self.stop_reason is StopReason.EXPIRED:
-            return failed(self.function, self.claimed, self.too_long())
+            return failed(self.function, self.claimed, self.too_long(), self.buffer.errorbacks)
         return None
 
     def handed_back(self, reason: str) -> Outcome:

@@ -245,11 +245,16 @@ class Context:
         return self.link(self.id, self.claimed.parent, fn, args, kwargs)
 
     def errorback(self, fn: Any, /, *args: Any, **kwargs: Any) -> None:
-        """Refused on a running task: errorbacks are given before it runs, or to subtasks."""
-        raise InvalidOption(
-            f"errorback({fn!r}) was called in the body of {self.func_name}. Give a task its "
-            "errorback where it is delayed or planned, as in cqt.subtask(f).errorback(g)."
-        )
+        """
+        Call `fn(task, error, *args, **kwargs)` once if this task ends badly with this attempt.
+
+        That is as a Failure by what the body raises from now on or by its time limit, or
+        later as Incomplete by its subtasks. The next attempt has to ask for it again. What
+        takes the body along unseen (the death of its worker, of its child process) takes
+        this along as well; an errorback given where the task is delayed outlives that.
+        """
+        self._refuse_after_commit("An errorback")
+        self.buffer.errorbacks.append(errorback_entry(fn, args, kwargs))
 
     def link(
         self,
@@ -271,13 +276,16 @@ class Context:
                 f"Task {self.id} asked for more than {limit} subtasks and links, which is "
                 "CQ['MAX_CHILDREN']. Give each subtask a chunk of the work instead."
             )
-        if self.has_committed:
-            raise InvalidOption(
-                f"{plan.func_name} was planned after cqt.commit(), with which {self.func_name} "
-                "has ended. Plan it before, or inside the function that commits."
-            )
+        self._refuse_after_commit(plan.func_name)
         self.drafts.append(plan)
         return Draft(self, plan)
+
+    def _refuse_after_commit(self, what: str) -> None:
+        if self.has_committed:
+            raise InvalidOption(
+                f"{what} was planned after cqt.commit(), with which {self.func_name} has ended. "
+                "Plan it before, or inside the function that commits."
+            )
 
     def commit(
         self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs
@@ -307,12 +315,12 @@ class Context:
         return self._commit(self.committer, partial(fn, *args, **kwargs))
 
     async def _commit(self, committer: Commit, fn: Callable[[], T]) -> T:
-        planned = len(self.drafts)
+        planned, told = len(self.drafts), len(self.buffer.errorbacks)
         try:
             value: T = await committer.run(self, fn)
         except BaseException:
             # What `fn` planned goes with what it wrote.
-            del self.drafts[planned:]
+            del self.drafts[planned:], self.buffer.errorbacks[told:]
             raise
         return value
 

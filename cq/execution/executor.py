@@ -14,7 +14,7 @@ from functools import partial
 from typing import Any, Protocol
 from uuid import UUID
 
-from django.db import connections, reset_queries
+from django.db import reset_queries
 
 from cq import conf
 from cq.aio import Lanes, Threads, as_task, in_db, in_thread, kept_sessions
@@ -26,11 +26,10 @@ from cq.execution.attempt import Attempt, Kind, Stopper, StopReason
 from cq.execution.context import Commit, Context
 from cq.execution.invocation import bound, failed, succeeded
 from cq.execution.notices import tell_started
-from cq.models.queries import database
 from cq.models.streams import Line
 from cq.models.transitions import Claimed
 from cq.progress.buffer import AttemptBuffer
-from cq.workflow.transaction import is_connection_loss
+from cq.workflow.transaction import is_commit_in_doubt, open_session
 
 logger = logging.getLogger("cq.worker")
 
@@ -131,7 +130,7 @@ class Executor:
                 if attempt.stop_reason is None:
                     logger.error("%s raised after cqt.commit()", function.name, exc_info=problem)
                 return None
-            return failed(function, claimed, problem)
+            return failed(function, claimed, problem, attempt.buffer.errorbacks)
 
     async def _commit(self, attempt: Attempt, context: Context, fn: Callable[[], Any]) -> Any:
         lines = partial(self._lines.settle, attempt.buffer)
@@ -147,8 +146,10 @@ class Executor:
 
     def _run_body(self, attempt: Attempt) -> Outcome | None:
         claimed, function = attempt.claimed, attempt.function
-        context = Context(claimed, attempt.buffer)
+        context, session = Context(claimed, attempt.buffer), None
         try:
+            if function.options.atomic:
+                session = open_session()
             call = bound(function, context)
             if function.options.atomic:
                 run_atomically(function, context, call, partial(self._lines.settle, attempt.buffer))
@@ -159,17 +160,13 @@ class Executor:
         except BaseException as problem:  # noqa: BLE001 - a body may raise anything; it ends its own attempt only
             if attempt.stop_reason is not None:
                 return None
-            if function.options.atomic and _is_in_doubt(problem):
+            if function.options.atomic and is_commit_in_doubt(problem, session):
                 # Whether the commit arrived is unknown. Handing back is fenced by the token:
                 # it changes nothing if the commit did arrive.
                 return attempt.handed_back("The connection was lost in the commit.")
-            return failed(function, claimed, problem)
+            return failed(function, claimed, problem, attempt.buffer.errorbacks)
 
     def close(self) -> None:
         """End the threads that are idle; one that is stuck ends with its body."""
         self.threads.shutdown(wait=False)
         self.lanes.close()
-
-
-def _is_in_doubt(problem: BaseException) -> bool:
-    return is_connection_loss(problem) and connections[database()].errors_occurred

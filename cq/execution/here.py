@@ -7,8 +7,10 @@ context, the same outcome and the same completion as in a worker, without its lo
 
 from functools import partial
 
+from django.db import connections
+
 from cq.aio import as_task, from_sync, in_db
-from cq.definition.outcome import Outcome
+from cq.definition.outcome import Crashed, Outcome, Released
 from cq.definition.signature import TaskFunctionLike
 from cq.definition.status import Status
 from cq.errors import AttemptVoid
@@ -16,9 +18,11 @@ from cq.execution.atomic import run_atomically, write_atomically
 from cq.execution.context import Commit, Context
 from cq.execution.invocation import bound, failed, succeeded
 from cq.execution.notices import tell_ended, tell_started
+from cq.models.queries import database
 from cq.models.transitions import Claimed
 from cq.workflow.completion import Completion, complete
 from cq.workflow.recording import Recorder
+from cq.workflow.transaction import is_commit_in_doubt, is_connection_loss, open_session
 
 
 def run_here(claimed: Claimed, function: TaskFunctionLike, recorder: Recorder) -> Status | None:
@@ -52,7 +56,10 @@ def attempt_here(
     context = Context(claimed, buffer, Commit(commit) if function.is_async else None)
     tell_started(claimed)
     outcome: Outcome
+    session: object = None
     try:
+        if function.options.atomic:
+            session = open_session()
         with as_task():
             call = bound(function, context)
             if function.options.atomic and not function.is_async:
@@ -67,7 +74,12 @@ def attempt_here(
     except KeyboardInterrupt:
         raise
     except BaseException as problem:  # noqa: BLE001 - a body may raise anything; it ends its own attempt only
-        outcome = failed(function, claimed, problem)
+        if function.options.atomic and is_commit_in_doubt(problem, session):
+            # As in a worker: fenced by the token, this changes nothing if the commit did arrive.
+            outcome = _handed_back(function)
+        else:
+            outcome = failed(function, claimed, problem, buffer.errorbacks)
+        _leave_lost_session(problem)
     return Completion(
         claimed=claimed,
         outcome=outcome,
@@ -75,3 +87,17 @@ def attempt_here(
         at_most_once=function.options.at_most_once,
         lines=lines(),
     )
+
+
+def _leave_lost_session(problem: BaseException) -> None:
+    # The completion has only this thread to run on.
+    connection = connections[database()]
+    if is_connection_loss(problem) and not connection.in_atomic_block:
+        connection.close()
+
+
+def _handed_back(function: TaskFunctionLike) -> Outcome:
+    reason = "The connection was lost, perhaps in the commit."
+    if function.options.at_most_once:
+        return Crashed(f"{reason} It may run only once.")
+    return Released(reason)

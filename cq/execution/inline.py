@@ -238,14 +238,15 @@ def _run(task: InlineTask) -> None:
             value, outcome = _attempt(task.function, context)
         except (Exception, SystemExit) as problem:  # noqa: BLE001 - the task's own outcome
             task.lines += context.buffer.take(everything=True)
-            ended = failed(task.function, context.claimed, problem)
+            told = context.buffer.errorbacks
+            ended = failed(task.function, context.claimed, problem, told)
             task.errors.append({**ended.error, "attempt": task.attempts})
             if isinstance(ended, Retrying):
                 task.retries += 1
                 continue
             task.exception = problem
             task.end(Status.FAILURE, str(ended.error.get("message") or ended.error.get("type")))
-            _tell_errorbacks(task)
+            _tell_errorbacks(task, told)
             return
         _finish(context, value, outcome)
         return
@@ -276,7 +277,7 @@ def _finish(context: InlineContext, value: Any, outcome: Succeeded) -> None:
         chosen = _adopt(task, value)
     if chosen is not None:
         task.value = chosen.value
-    _settle(task)
+    _settle(task, outcome)
     made[task.id] = task
     for plan in outcome.children:
         if plan.id not in made:
@@ -303,7 +304,7 @@ def _adopt(task: InlineTask, given: InlineTask) -> InlineTask:
     return given
 
 
-def _settle(task: InlineTask) -> None:
+def _settle(task: InlineTask, outcome: Succeeded) -> None:
     failed = [child for child in task.subtasks if child.status in ERROR]
     if task.function.options.store_result:
         task.result = task.value
@@ -313,9 +314,9 @@ def _settle(task: InlineTask) -> None:
     told = [child for child in failed if child.error != PREDECESSOR_FAILED] or failed
     task.exception = told[0].exception
     task.end(Status.INCOMPLETE, told[0].error)
-    _tell_errorbacks(task)
+    _tell_errorbacks(task, outcome.errorbacks)
 
 
-def _tell_errorbacks(task: InlineTask) -> None:
-    for entry in task.plan.errorbacks or []:
+def _tell_errorbacks(task: InlineTask, said: Sequence[dict[str, JSON]]) -> None:
+    for entry in [*(task.plan.errorbacks or []), *said]:
         runner.call_errorback(task, entry)  # type: ignore[arg-type]

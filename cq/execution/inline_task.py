@@ -16,7 +16,7 @@ from cq.definition.errorbacks import errorback_entry
 from cq.definition.payload import JSON
 from cq.definition.signature import NewTask, TaskFunctionLike, check_call
 from cq.definition.status import ERROR, TERMINAL, Status
-from cq.errors import DuplicateSubmit, IllegalTransition, WaitInsideTask
+from cq.errors import DuplicateSubmit, IllegalTransition, InvalidOption, WaitInsideTask
 from cq.models.streams import Line
 from cq.models.task import Task
 from cq.models.transitions import REVOKED_BY_HAND
@@ -188,8 +188,13 @@ class InlineTask(AsyncVerbs):
         self.runner.run(self)
 
     @off_the_loop
-    def retry(self) -> None:
-        """Run it again if it has ended badly."""
+    def retry(self, *, failed_only: bool = False) -> None:
+        """Run it again if it has ended badly; not a part of it, which has no rows to keep."""
+        if failed_only:
+            raise InvalidOption(
+                f"Task {self.id} ran in place and cannot be retried with failed_only=True. Call "
+                "retry() without it, or enqueue the task for a worker."
+            )
         if self.status not in ERROR:
             raise IllegalTransition(
                 f"Task {self.id} is {self.status.label} and cannot be retried. Only a Failure, "

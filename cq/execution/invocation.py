@@ -7,7 +7,7 @@ decided here and written elsewhere.
 """
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any
@@ -15,7 +15,7 @@ from typing import Any
 from cq import conf
 from cq.definition.failure import describe_exception
 from cq.definition.outcome import Failed, Retrying, Succeeded
-from cq.definition.payload import check_json
+from cq.definition.payload import JSON, check_json
 from cq.definition.signature import TaskFunctionLike
 from cq.errors import InvalidArguments, UnfitResult
 from cq.execution.context import Context, Draft
@@ -78,8 +78,9 @@ def succeeded(context: Context, value: Any) -> Succeeded:
             f"{context.func_name} returned {value!r}, which runs after it has ended, so that its "
             "result cannot be this one's. Return a subtask, or do not return the link."
         )
+    told = context.buffer.errorbacks
     if isinstance(value, Draft | Task):
-        return Succeeded(adopts=value.id, children=context.drafts)
+        return Succeeded(adopts=value.id, children=context.drafts, errorbacks=told)
     try:
         result = check_json(value, "result", max_bytes=conf.current().max_result_bytes)
     except InvalidArguments as problem:
@@ -87,13 +88,21 @@ def succeeded(context: Context, value: Any) -> Succeeded:
             f"{context.func_name} returned what cannot be stored: {problem} "
             "Return plain JSON values, or store the data and return its id."
         ) from problem
-    return Succeeded(result=result, children=context.drafts)
+    return Succeeded(result=result, children=context.drafts, errorbacks=told)
 
 
 def failed(
-    function: TaskFunctionLike, claimed: Claimed, problem: BaseException
+    function: TaskFunctionLike,
+    claimed: Claimed,
+    problem: BaseException,
+    errorbacks: Sequence[dict[str, JSON]] = (),
 ) -> Failed | Retrying:
-    """The outcome of a body that raised: another attempt if the policy wants one."""
+    """
+    The outcome of a body that raised: another attempt if the policy wants one.
+
+    The errorbacks that the body asked for are told of a final failure; another attempt
+    asks for its own.
+    """
     problem = _explained(function, claimed, problem)
     error = describe_exception(problem, conf.current().max_error_bytes)
     error["at"] = datetime.now(UTC).isoformat()
@@ -118,4 +127,4 @@ def failed(
         exc_info=(type(problem), problem, problem.__traceback__),
         extra=extra,
     )
-    return Failed(error=error)
+    return Failed(error=error, errorbacks=errorbacks)

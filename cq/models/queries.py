@@ -1,8 +1,8 @@
 """
 Named reads of the engine: the few questions it asks beside its transitions.
 
-Those that lock do so deepest first, then by id, as everybody does. `move_tree` is the one
-write: it changes where rows belong, and no status.
+Those that lock do so deepest first, then by id, as everybody does. `move_tree` and
+`append_errorback` write: where rows belong and whom they tell, and no status.
 """
 
 import json
@@ -20,6 +20,7 @@ from cq.models.transitions import PREDECESSOR_FAILED
 
 __all__ = [
     "Relative",
+    "append_errorback",
     "database",
     "holder_of_key",
     "holder_of_lost_key",
@@ -128,6 +129,17 @@ def move_tree(
             "root": root.hex,
             "deeper": deeper,
         },
+    )
+
+
+def append_errorback(db: Dialect, id: UUID, entry: Mapping[str, Any]) -> None:
+    """Note on a locked row whom to call when it ends badly."""
+    appended = "errorbacks || %(entry)s::jsonb"
+    if not db.is_postgres:
+        appended = "json_insert(errorbacks, '$[#]', json_extract(%(entry)s, '$[0]'))"
+    db.count(
+        f"UPDATE cq_task SET errorbacks = {appended} WHERE id = %(id)s",
+        {"id": id.hex, "entry": json.dumps([entry])},
     )
 
 

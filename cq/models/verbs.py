@@ -52,9 +52,9 @@ class AsyncVerbs:
         """`submit` for a coroutine."""
         await in_db(self.submit, *pre_args)
 
-    async def aretry(self) -> None:
+    async def aretry(self, *, failed_only: bool = False) -> None:
         """`retry` for a coroutine."""
-        await in_db(self.retry)
+        await in_db(self.retry, failed_only=failed_only)
 
     async def arevoke(self) -> None:
         """`revoke` for a coroutine."""
@@ -98,9 +98,9 @@ class TaskVerbs(TreeRecord, AsyncVerbs):
         doors.submit(self, *pre_args)
 
     @off_the_loop
-    def retry(self) -> None:
+    def retry(self, *, failed_only: bool = False) -> None:
         """Run a failed, incomplete, lost or revoked root again (`cq.retry`)."""
-        doors.retry(self)
+        doors.retry(self, failed_only=failed_only)
 
     @off_the_loop
     def revoke(self) -> None:

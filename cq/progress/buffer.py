@@ -1,5 +1,5 @@
 """
-What one attempt has said and not yet recorded: log lines, and how far it has come.
+What one attempt has said and not yet recorded: log lines, how far it has come, whom to tell.
 
 The body writes from whatever thread or coroutine it runs on; the recorder empties the
 buffer about ten times a second, and the attempt's completion takes what is left.
@@ -9,6 +9,7 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from cq.definition.payload import JSON
 from cq.models.streams import Line
 
 
@@ -28,6 +29,8 @@ class AttemptBuffer:
         self.flushing = threading.Lock()
         """Held while lines that were taken are on their way into the record."""
         self.progress: ProgressValue | None = None
+        self.errorbacks: list[dict[str, JSON]] = []
+        """To be called if this attempt is the one that ends the task badly."""
         self._lock = threading.Lock()
         self._held: list[Line] = []
         self._ready: list[Line] = []

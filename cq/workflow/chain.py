@@ -5,7 +5,6 @@ The task's row is locked while its link is inserted, so that it cannot end unsee
 has ended already, the link starts at once, or is revoked at once.
 """
 
-import json
 from collections.abc import Callable
 from typing import Any
 
@@ -14,7 +13,7 @@ from cq.definition.errorbacks import errorback_entry
 from cq.definition.link import plan_link
 from cq.definition.status import Status
 from cq.errors import InvalidOption
-from cq.models.queries import lock_relatives
+from cq.models.queries import append_errorback, lock_relatives
 from cq.models.task import Task
 from cq.workflow.aftermath import Aftermath
 from cq.workflow.enqueue import insert_new, ring_if_passed_over
@@ -67,10 +66,4 @@ def _add(task: Task, entry: dict[str, Any]) -> None:
         aftermath = Aftermath()
         ring_if_passed_over(row, aftermath)
         aftermath.tell_after_commit()
-        appended = "errorbacks || %(entry)s::jsonb"
-        if not db.is_postgres:
-            appended = "json_insert(errorbacks, '$[#]', json_extract(%(entry)s, '$[0]'))"
-        db.count(
-            f"UPDATE cq_task SET errorbacks = {appended} WHERE id = %(id)s",
-            {"id": task.id.hex, "entry": json.dumps([entry])},
-        )
+        append_errorback(db, task.id, entry)

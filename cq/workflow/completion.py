@@ -10,7 +10,7 @@ A batch that the database refuses is halved until the culprit is alone.
 import logging
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from uuid import UUID
 
 from django.db import DatabaseError, DataError, IntegrityError
@@ -22,7 +22,7 @@ from cq.definition.payload import dumps
 from cq.definition.signature import NewTask
 from cq.definition.status import TERMINAL, Status
 from cq.errors import CQError
-from cq.models.queries import statuses_behind
+from cq.models.queries import append_errorback, statuses_behind
 from cq.models.sql import Dialect
 from cq.models.streams import Line, append
 from cq.models.transitions import (
@@ -133,7 +133,9 @@ def _is_lasting(problem: Exception) -> bool:
 def _fail_culprit(item: Completion, problem: Exception) -> dict[UUID, Status]:
     # Data that cannot be stored now never can be: the task fails, and says why.
     logger.error("What %s came to cannot be stored: %s", item.claimed.func_name, problem)
-    item.outcome = Failed(error=describe_exception(problem, conf.current().max_error_bytes))
+    told = item.outcome.errorbacks if isinstance(item.outcome, Succeeded | Failed) else ()
+    error = describe_exception(problem, conf.current().max_error_bytes)
+    item.outcome = Failed(error=error, errorbacks=told)
     try:
         return _complete_all([item])
     except (DataError, IntegrityError, ValueError, TypeError):
@@ -161,6 +163,7 @@ def write(db: Dialect, batch: Sequence[Completion]) -> list[Moved]:
     by_id = {row.id: row for row in moved}
     attempts = {item.claimed.id: item.claimed.attempt for item in batch if item.claimed.id in by_id}
     aftermath = Aftermath(attempts=attempts)
+    _note_errorbacks(db, batch, by_id)
     children = _spawn(db, batch, by_id, aftermath)
     moved = list(by_id.values())
     for row in moved:
@@ -178,6 +181,21 @@ def write(db: Dialect, batch: Sequence[Completion]) -> list[Moved]:
     aftermath.count(db)
     aftermath.tell_after_commit()
     return moved
+
+
+def _note_errorbacks(db: Dialect, batch: Sequence[Completion], by_id: dict[UUID, Moved]) -> None:
+    # Not for a Success, of which nobody is to be told; a body that waits may end Incomplete.
+    for item in batch:
+        row, outcome = by_id.get(item.claimed.id), item.outcome
+        if (
+            row is None
+            or not isinstance(outcome, Succeeded | Failed)
+            or row.status is Status.SUCCESS
+        ):
+            continue
+        for entry in outcome.errorbacks:
+            append_errorback(db, row.id, entry)
+            by_id[row.id] = replace(row, has_errorbacks=True)
 
 
 def _ending(item: Completion) -> Ending:

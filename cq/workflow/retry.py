@@ -39,25 +39,26 @@ from cq.workflow.transaction import engine_transaction, repeated
 _RETRIED = frozenset({Status.FAILURE, Status.LOST, Status.REVOKED})
 
 
-def retry(task: Task | UUID) -> None:
+def retry(task: Task | UUID, *, failed_only: bool = False) -> None:
     """
     Queue a failed, incomplete, lost or revoked root again.
+
+    With `failed_only` only what failed below an Incomplete root, which waits for it once
+    more: failed, lost and revoked descendants run with fresh budgets, links that were
+    revoked behind them are held again, and what has succeeded keeps its result.
 
     Raises IllegalTransition for any other status, for a child (retry its root), while a
     descendant is still open, and when a newer task has taken its unique key. Inside an
     atomic block it takes effect after the commit.
     """
-    _after_commit(task, _run_again)
+    if failed_only:
+        retry_failed(task)
+    else:
+        _after_commit(task, _run_again)
 
 
 def retry_failed(task: Task | UUID) -> None:
-    """
-    Queue again only what failed below an Incomplete root, which waits for it once more.
-
-    Failed, lost and revoked descendants run with fresh budgets, links that were revoked
-    behind them are held again, and what has succeeded keeps its result. Raises
-    IllegalTransition like `retry`, and for a root that is not Incomplete.
-    """
+    """Queue again only what failed below an Incomplete root: `retry(failed_only=True)`."""
     _after_commit(task, _run_failed_again)
 
 

@@ -158,6 +158,25 @@ def is_connection_loss(error: BaseException) -> bool:
     )
 
 
+def open_session() -> object:
+    """The database session of this thread, for `is_commit_in_doubt`; opened if it is not yet."""
+    connection = connections[database()]
+    connection.ensure_connection()
+    return connection.connection
+
+
+def is_commit_in_doubt(error: BaseException, session: object) -> bool:
+    """
+    Whether the session was lost, so that a commit on it may have arrived or not.
+
+    Another database may be lost to a body as well; that is an error like any other. Django
+    has connected anew by the time one sees the error, if it could.
+    """
+    connection = connections[database()]
+    lost = connection.errors_occurred or connection.connection is not session
+    return lost and is_connection_loss(error)
+
+
 def repeated(
     work: Callable[[], T],
     *,

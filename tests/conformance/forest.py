@@ -22,7 +22,6 @@ from cq.models.streams import append
 from cq.models.transitions import PREDECESSOR_FAILED
 from cq.workflow.completion import Completion, complete
 from cq.workflow.rescue import rescue_tasks
-from cq.workflow.retry import retry_failed
 from cq.workflow.transaction import engine_transaction
 from tests.conformance.driving import (
     E,
@@ -237,7 +236,7 @@ class Forest:
         ended = Task.objects.filter(parent=None, status__in=[F, I, L, E])
         for task in ended.exclude(error=PREDECESSOR_FAILED).order_by("id"):
             try:
-                self.random.choice([retry_failed, Task.retry])(task)
+                task.retry(failed_only=self.random.random() < 0.5)
             except CQError:
                 continue
             return

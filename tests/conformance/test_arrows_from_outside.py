@@ -12,7 +12,7 @@ from cq.errors import IllegalTransition
 from cq.models import LogLine, Stream, Task
 from cq.workflow.rescue import end_overdue, park_unroutable
 from cq.workflow.retention import prune
-from cq.workflow.retry import retry_failed
+from cq.workflow.retry import retry
 from cq.workflow.revoke import revoke
 from tests.conformance.driving import (
     E,
@@ -174,7 +174,7 @@ def test_t19_only_what_failed_runs_again(hand: Hand, bells: list[str]) -> None:
     rows["deep"].revoke()
     assert [status(row) for row in (root, rows["middle"], rows["link"], after)] == [I, I, E, E]
     bells.clear()
-    retry_failed(root)
+    retry(root, failed_only=True)
     assert root.status == W
     assert rung(bells, rows["bad"], rows["deep"])
     now = {name: row.status for name, row in by_name(root).items()}
@@ -198,7 +198,7 @@ def test_t19_passes_over_children_of_an_earlier_generation(hand: Hand) -> None:
         hand.fail(by_name(root)[name])
         if name == "old":
             root.retry()
-    retry_failed(root)
+    retry(root, failed_only=True)
     assert {name: row.status for name, row in by_name(root).items()} == {"old": F, "new": Q}
     assert fresh(root).children_open == 1
     hand.run_all()
@@ -211,15 +211,15 @@ def test_t19_is_refused_with_the_reason(hand: Hand) -> None:
     rows = by_name(root)
     hand.fail(rows["a"])
     with pytest.raises(IllegalTransition, match="Waiting"):
-        retry_failed(root)
+        retry(root, failed_only=True)
     hand.run(rows["b"])
     with pytest.raises(IllegalTransition, match="Failure"):
-        retry_failed(rows["a"])
+        retry(rows["a"], failed_only=True)
     Task.objects.filter(pk=rows["a"].pk).delete()
     with pytest.raises(IllegalTransition, match="Retry the whole task"):
-        retry_failed(root)
+        retry(root, failed_only=True)
     Stream.objects.update(tree_open=0)
     other = noop.delay()
     hand.end(other, failure())
     with pytest.raises(IllegalTransition, match="Incomplete"):
-        retry_failed(other)
+        retry(other, failed_only=True)

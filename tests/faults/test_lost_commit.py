@@ -23,6 +23,7 @@ from cq.definition import registry
 from cq.definition.status import Status
 from cq.execution.attempt import Stopper
 from cq.execution.executor import Executor
+from cq.execution.here import run_here
 from cq.models import Worker
 from cq.models.transitions import Claimed, Want
 from cq.workflow.claim import claim
@@ -93,15 +94,25 @@ async def run_in_worker(claimed: Claimed) -> None:
     executor.close()
 
 
+async def run_here_instead(claimed: Claimed) -> None:
+    """Run it as a process child and `drain()` do: on one thread and connection."""
+    function = registry.lookup(claimed.func_name)
+    await asyncio.to_thread(closing, lambda: run_here(claimed, function, Recorder(1000)))
+
+
+@pytest.mark.parametrize("run", [run_in_worker, run_here_instead], ids=["worker", "here"])
 @pytest.mark.parametrize("function", [write_effect, commit_effect], ids=lambda one: one.name)
 def test_the_effect_is_there_exactly_if_the_task_is_a_success(
-    database: Any, lost: list[int], function: Any
+    database: Any, lost: list[int], function: Any, run: Callable[[Claimed], Any]
 ) -> None:
     task = function.delay()
     worker = Worker.objects.create(names=list(registry.names()))
     while claimed := claim(worker.id, [Want(registry.names(), 1)]):
-        asyncio.run(run_in_worker(claimed[0]))
+        asyncio.run(run(claimed[0]))
     task.refresh_from_db()
     assert len(lost) == 1
     assert task.is_terminal
     assert Effect.objects.count() == (task.status == Status.SUCCESS)
+    if function is write_effect:
+        # Handed back, uncharged: it ends well whichever of the two it was.
+        assert (task.status, task.errors) == (Status.SUCCESS, [])

@@ -51,6 +51,79 @@ def plan_with_errorback(cqt: Any) -> None:
     cqt.subtask(fail, "in a child").errorback(tell, "child")
 
 
+@task(atomic=False, retries=1, backoff=0)
+def asks_and_fails(cqt: Any) -> None:
+    cqt.errorback(tell, cqt.attempt)
+    raise ValueError(f"attempt {cqt.attempt}")
+
+
+@task
+def asks_and_fails_atomically(cqt: Any) -> None:
+    leave_effect(cqt, "rolled back")
+    cqt.errorback(tell, "atomic")
+    raise ValueError("of the body")
+
+
+@task
+async def asks_and_plans(cqt: Any, fails: bool) -> None:
+    cqt.errorback(tell, "own")
+    cqt.subtask(fail, "in a child") if fails else cqt.subtask(noop)
+
+
+@task
+async def asks_and_commits(cqt: Any, fails: bool) -> Any:
+    def save() -> None:
+        cqt.errorback(tell, "from the commit")
+        if fails:
+            raise ValueError("in the commit")
+
+    return await cqt.commit(save)
+
+
+def test_a_running_task_asks_to_be_told_of() -> None:
+    row = asks_and_fails.delay()
+    drain()
+    assert told == [(asks_and_fails.name, "F", "attempt 2", 2, {})]
+    told.clear()
+    row.errorback(tell, "late")
+    drain()
+    assert told == [(asks_and_fails.name, "F", "attempt 2", "late", {})]
+
+
+def test_the_roll_back_of_a_body_leaves_its_errorback() -> None:
+    asks_and_fails_atomically.delay().errorback(tell, "outside")
+    drain()
+    assert [args for *_, args, _ in told] == ["outside", "atomic"]
+    assert Effect.objects.count() == 0
+
+
+@pytest.mark.parametrize("fails", [True, False])
+def test_a_task_that_waits_keeps_whom_to_tell(fails: bool) -> None:
+    asks_and_plans.delay(fails)
+    drain()
+    expected = [(asks_and_plans.name, "I", "in a child", "own", {})]
+    assert told == (expected if fails else [])
+
+
+@pytest.mark.parametrize("fails", [True, False])
+def test_what_a_commit_asked_for_goes_with_it(fails: bool) -> None:
+    row = asks_and_commits.delay(fails)
+    drain()
+    row.refresh_from_db()
+    assert row.status == (Status.FAILURE if fails else Status.SUCCESS)
+    assert (told, row.errorbacks) == ([], [])
+
+
+def test_in_place_a_running_task_asks_as_well(settings: Any) -> None:
+    settings.CQ = {"SERIAL": True}
+    asks_and_fails.delay()
+    asks_and_plans.delay(True)
+    assert told == [
+        (asks_and_fails.name, "F", "attempt 2", 2, {}),
+        (asks_and_plans.name, "I", "in a child", "own", {}),
+    ]
+
+
 def test_an_errorback_is_told_once_of_the_final_failure() -> None:
     row = fail.using(retries=2).delay("no")
     assert row.errorback(tell, 1, x=2) is row

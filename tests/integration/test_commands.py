@@ -13,16 +13,23 @@ from django.core.management import call_command
 from django.core.management.base import CommandError
 from django.utils import timezone
 
-from cq import tasks
+from cq import task, tasks
 from cq.definition.ids import uuid7
 from cq.definition.status import Status
 from cq.errors import CommandNotAllowed
 from cq.models import LogLine, RepeatingTask, Task, Worker
+from cq.testing import drain
 from cq.worker.process_identity import this_process
-from tests.sampleapp.tasks import echo, noop
+from tests.sampleapp.tasks import echo, fail, noop
 from tests.workers import WorkerFactory
 
 pytestmark = pytest.mark.usefixtures("database")
+
+
+@task(atomic=False)
+def noop_and_fail(cqt: Any) -> None:
+    cqt.subtask(noop)
+    cqt.subtask(fail)
 
 
 def run(*arguments: Any, **options: Any) -> str:
@@ -124,6 +131,20 @@ def test_retry_queues_ended_tasks_and_says_what_it_could_not() -> None:
     assert failed.status == Status.QUEUED
     with pytest.raises(CommandError, match="2 of 2"):
         run("cq_retry", str(success.pk), str(uuid7()))
+
+
+def test_retry_of_what_failed_only() -> None:
+    root, single = noop_and_fail.delay(), ended(Status.FAILURE)
+    drain()
+    done, failed = Task.objects.filter(parent=root).order_by("id")
+    assert "what failed below" in run("cq_retry", "--failed-only", str(root.pk))
+    assert Task.objects.get(pk=root.pk).status == Status.WAITING
+    assert Task.objects.get(pk=failed.pk).status == Status.QUEUED
+    assert Task.objects.get(pk=done.pk).status == Status.SUCCESS
+    with pytest.raises(CommandError, match="1 of 1"):
+        run("cq_retry", "--failed-only", str(single.pk))
+    with pytest.raises(CommandError, match="needs the ids"):
+        run("cq_retry", "--failed-only")
 
 
 def test_retry_without_ids_rings_for_what_is_due() -> None:

@@ -1,7 +1,8 @@
 """
 cq_retry: run failed tasks again, or wake the workers for those that are due.
 
-With ids, each of these ended tasks is queued again. Without, the workers are rung for
+With ids, each of these ended tasks is queued again, or with `--failed-only` what failed below
+them. Without, the workers are rung for
 everything that is due, retries among it, as in 2019; they would find it by themselves.
 """
 
@@ -24,9 +25,17 @@ class Command(BaseCommand):
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument("ids", nargs="*", type=UUID, metavar="ID", help="tasks to retry")
+        parser.add_argument(
+            "--failed-only",
+            action="store_true",
+            help="run again only what failed below them; what has succeeded stays",
+        )
 
     def handle(self, **options: Any) -> None:
+        failed_only = options["failed_only"]
         if not options["ids"]:
+            if failed_only:
+                raise CommandError("--failed-only needs the ids of Incomplete tasks; it got none.")
             self.stdout.write(f"Rang for {ring_due()} due tasks.")
             return
         refused = 0
@@ -35,11 +44,13 @@ class Command(BaseCommand):
             try:
                 if task is None:
                     raise CQError(f"There is no task {id}. It may have been pruned.")
-                task.retry()
+                task.retry(failed_only=failed_only)
             except CQError as error:
                 refused += 1
                 self.stderr.write(str(error))
             else:
-                self.stdout.write(f"Queued {id} again.")
+                self.stdout.write(
+                    f"Queued {'what failed below ' if failed_only else ''}{id} again."
+                )
         if refused:
             raise CommandError(f"{refused} of {len(options['ids'])} tasks were not retried.")

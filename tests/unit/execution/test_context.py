@@ -11,7 +11,14 @@ import pytest
 from django.test import override_settings
 
 from cq.definition.status import Status
-from cq.errors import InvalidArguments, InvalidOption, RunningLoop, UnfitResult, WaitInsideTask
+from cq.errors import (
+    InvalidArguments,
+    InvalidOption,
+    InvalidTask,
+    RunningLoop,
+    UnfitResult,
+    WaitInsideTask,
+)
 from cq.execution.context import Commit, Context
 from cq.execution.invocation import arguments, succeeded
 from cq.models.transitions import Claimed
@@ -21,7 +28,7 @@ from cq.progress.buffer import AttemptBuffer
 def child(cqt: Any, number: int = 0) -> None: ...
 
 
-def told(task: Any, error: Any) -> None: ...
+def told(task: Any, error: Any, *args: Any, **kwargs: Any) -> None: ...
 
 
 def make_context(committer: Commit | None = None, **changes: Any) -> Context:
@@ -207,9 +214,16 @@ def test_a_call_that_does_not_fit_plans_nothing(make_task: Callable[..., Any]) -
     assert context.drafts == []
 
 
-def test_an_errorback_of_the_running_task_is_refused() -> None:
-    with pytest.raises(InvalidOption, match=r"cqt\.subtask\(f\)\.errorback\(g\)"):
-        make_context().errorback(told)
+def test_an_errorback_of_the_running_task_goes_with_its_outcome() -> None:
+    context = make_context()
+    context.errorback(told, 1, x=2)
+    entry = {"path": f"{__name__}.told", "args": [1], "kwargs": {"x": 2}}
+    assert succeeded(context, None).errorbacks == [entry]
+    with pytest.raises(InvalidTask):
+        context.errorback(lambda task, error: None)
+    context.has_committed = True
+    with pytest.raises(InvalidOption, match="planned after"):
+        context.errorback(told)
 
 
 # --- what it is handed --------------------------------------------------------------------------
