@@ -5,9 +5,10 @@ The body writes from whatever thread or coroutine it runs on; the recorder empti
 buffer about ten times a second, and the attempt's completion takes what is left.
 """
 
+import logging
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from cq.definition.payload import JSON
 from cq.models.streams import Line
@@ -36,9 +37,11 @@ class AttemptBuffer:
         self._ready: list[Line] = []
         self._progress_changed = False
         self._shown: list[Line] = []
-        self._room = max_lines
+        self._max_lines = self._room = max_lines
+        self._overflow: Line | None = None
         self._wake = wake
         self.dropped = 0
+        """Lines that were more than an attempt may record; the last line of it says so."""
 
     def add(self, line: Line, *, publish: bool = True, limit: int | None = None) -> None:
         """
@@ -49,6 +52,7 @@ class AttemptBuffer:
         with self._lock:
             if self._room <= 0:
                 self.dropped += 1
+                self._overflow = line
                 return
             self._room -= 1
             self._held.append(line)
@@ -77,14 +81,24 @@ class AttemptBuffer:
         self._wake()
 
     def take(self, *, everything: bool = False) -> list[Line]:
-        """Take the lines that are ready, or all of them."""
+        """Take the lines that are ready, or all of them and what is to be said at the end."""
         with self._lock:
             taken = self._ready
             self._ready, self._shown = [], []
             if everything:
                 taken += self._held
                 self._held = []
+                if self._overflow is not None:
+                    taken.append(self._marker(self._overflow))
+                    self._overflow = None
             return taken
+
+    def _marker(self, last: Line) -> Line:
+        text = (
+            f"{self.dropped} more lines are not in the record. An attempt may record "
+            f"{self._max_lines}, which is CQ['MAX_LINES']; Python logging has them all."
+        )
+        return replace(last, level=logging.WARNING, message=text)
 
     def put_back(self, lines: list[Line]) -> None:
         """Return lines that could not be recorded, in front of newer ones."""

@@ -138,10 +138,16 @@ class Recorder:
         with self._lock:
             sources = list(self._dirty.values())
         for source in sources:
-            root = source.claimed.root.hex
-            lines = source.buffer.unshown()
-            if lines and publisher.watched(root):
-                publisher.lines(root, [_unrecorded(line) for line in lines])
+            # Held until they are on their way: a completion that records them meanwhile would
+            # be told of first, and what came after it would never be replaced by its number.
+            if source.buffer.flushing.acquire(blocking=False):
+                try:
+                    root = source.claimed.root.hex
+                    lines = source.buffer.unshown()
+                    if lines and publisher.watched(root):
+                        publisher.lines(root, [_unrecorded(line) for line in lines])
+                finally:
+                    source.buffer.flushing.release()
 
 
 def _unrecorded(line: Line) -> publisher.Line:

@@ -6,8 +6,9 @@ import logging
 import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from threading import Event
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -293,3 +294,51 @@ def test_lines_of_a_revoked_tree_end_with_the_revoke(hand: Hand) -> None:
     assert record(root) == ["r1", "a1"]
     assert (status(child), Task.objects.count()) == (E, 2)
     wait_until(lambda: not Stream.objects.filter(open=True).exists())
+
+
+def test_a_line_is_shown_before_it_is_recorded_or_not_at_all(
+    hand: Hand, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An unnumbered line that came after its numbered one would stay on the page for ever."""
+    from cq.workflow import recording
+
+    task = noop.delay()
+    held = hand.take(task)
+    recorder, told = Recorder(max_lines=100), list[str]()
+    buffer = recorder.open(held)
+    buffer.add(line(held))
+
+    def settle() -> None:
+        recorder.settle(buffer)
+        told.append("recorded")
+
+    def publish(root: str, lines: Sequence[Any]) -> None:
+        if told:
+            return
+        settled = pool.submit(settle)
+        with suppress(TimeoutError):
+            settled.result(0.3)
+        told.append("shown")
+
+    monkeypatch.setattr(recording, "dialect", lambda: SimpleNamespace(is_postgres=False))
+    monkeypatch.setattr(recording.publisher, "watched", lambda root: True)
+    monkeypatch.setattr(recording.publisher, "lines", publish)
+    with ThreadPoolExecutor(2) as pool, recording.writer_lock:
+        pool.submit(recorder.flush).result(10)
+    assert told == ["shown", "recorded"]
+    assert recorder.flush() == []
+
+
+def test_what_is_too_much_for_the_record_is_counted_in_its_last_line(
+    hand: Hand, settings: Any
+) -> None:
+    settings.CQ = {"MAX_LINES": 3}
+    task = noop.delay()
+    hand.run(task, lambda cqt: [cqt.log(number) for number in range(10)][:0])
+    *kept, last = record(task)
+    assert kept == ["0", "1", "2"]
+    assert last.startswith(
+        "7 more lines are not in the record. An attempt may record 3, which is CQ"
+    )
+    marked = LogLine.objects.get(root=task.id, seq=4)
+    assert (marked.level, marked.task, marked.attempt) == (logging.WARNING, task.id, 1)
