@@ -13,6 +13,7 @@ from collections.abc import Callable
 
 from channels.layers import BaseChannelLayer
 
+from cq.layers import RedisLayer
 from cq.transport.messages import Message, channel_name
 from cq.transport.outage import Outage
 
@@ -59,11 +60,19 @@ class Receiver:
         while not self._stopping.is_set():
             since = time.monotonic()
             try:
-                await self._received(await self._layer.receive(self._channel))
+                messages = await self._receive()
             except Exception as error:  # noqa: BLE001 - a layer may raise anything; the worker must outlive it
                 await self._failed(error, time.monotonic() - since)
-            else:
-                self.outage.over()
+                continue
+            self.outage.over()
+            for message in messages:
+                await self._received(message)
+
+    async def _receive(self) -> "list[Message]":
+        """What has arrived: all of it at once, where the layer can do that."""
+        if isinstance(self._layer, RedisLayer):
+            return await self._layer.receive_many(self._channel)
+        return [await self._layer.receive(self._channel)]
 
     def stop(self) -> None:
         """Ring no more."""
@@ -71,13 +80,16 @@ class Receiver:
 
     async def _received(self, message: object) -> None:
         self.received += 1
-        if not isinstance(message, dict):
-            self.garbage += 1
-        elif self._stopping.is_set():
-            await self._layer.send(self._channel, message)
-            self.handed_back += 1
-        else:
-            self._on_bell(message)
+        try:
+            if not isinstance(message, dict):
+                self.garbage += 1
+            elif self._stopping.is_set():
+                await self._layer.send(self._channel, message)
+                self.handed_back += 1
+            else:
+                self._on_bell(message)
+        except Exception as error:  # noqa: BLE001 - neither a bell that fails may deafen the worker
+            await self._failed(error, 0.0)
 
     async def _failed(self, error: Exception, waited: float) -> None:
         if waited >= IDLE and _is_timeout(error):

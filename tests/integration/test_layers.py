@@ -77,6 +77,21 @@ async def test_messages_arrive_in_order_and_only_once(make: Make) -> None:
     assert [(await other.receive("cq-tasks"))["n"] for _ in range(20)] == list(range(20))
 
 
+async def test_all_that_waits_is_received_at_once_and_in_order(make: Make, client: Any) -> None:
+    layer, other = make(), make()
+    for number in range(20):
+        await layer.send("cq-tasks", {"type": "cq.run", "n": number})
+    client.config_resetstat()
+    assert [message["n"] for message in await other.receive_many("cq-tasks", 15)] == [*range(15)]
+    assert [message["n"] for message in await other.receive_many("cq-tasks")] == [*range(15, 20)]
+    assert client.info("commandstats")["cmdstat_zpopmin"]["calls"] == 2
+    async with asyncio.timeout(5), asyncio.TaskGroup() as group:
+        waiting = group.create_task(other.receive_many("cq-tasks"))
+        await layer.send("cq-tasks", {"type": "cq.run", "n": 20})
+    assert [message["n"] for message in waiting.result()] == [20]
+    assert client.keys() == []
+
+
 async def test_the_stock_layer_reads_what_it_sends_and_the_reverse(
     make: Make, redis_url: str
 ) -> None:

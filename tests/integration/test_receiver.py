@@ -109,8 +109,8 @@ async def test_garbage_is_counted_and_the_loop_lives(
     prefix = b"p" * 12
     async with listening(layer) as (receiver, bells):
         client.zadd(KEY, {b"": 1, prefix + b"\xc1": 2, prefix + b"\x93\x01\x02\x03": 3})
-        await await_until(lambda: receiver.outage.total + receiver.garbage == 3, timeout=8)
-        assert receiver.garbage == 1, "a list is no message"
+        await await_until(lambda: receiver.garbage == 3, timeout=8)
+        assert receiver.outage.total == 0, "what nobody can read is no fault of Redis"
         await layer.send("cq-tasks", {"type": "os.system", "v": "x", "ids": "rm"})
         assert (await bell(bells))["type"] == "os.system"
 
