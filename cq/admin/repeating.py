@@ -24,10 +24,10 @@ from cq.definition.crontab import Crontab, zone
 from cq.errors import CQError
 from cq.models import RepeatingTask
 from cq.models.repeating import DEFINITION
+from cq.web.pages.repeating import CODE_ONLY
 from cq.workflow.schedule import fire_entry, problem_of
 
-# What these run is said by the settings and by code, never by a form.
-NOT_FROM_FORMS = frozenset({"cq.tasks.call_command_task", "cq.tasks.call_errorback"})
+NOT_FROM_FORMS = CODE_ONLY
 NAMES_ID = "cq-task-names"
 ZONES_ID = "cq-time-zones"
 

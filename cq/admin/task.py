@@ -27,6 +27,7 @@ from cq.definition.payload import mask
 from cq.definition.status import ERROR
 from cq.errors import CQError
 from cq.models import LogLine, Task
+from cq.web.pages.addresses import admin_pages
 
 MAX_PAGE = 100
 MAX_ACTED_ON = 1000
@@ -170,7 +171,7 @@ class TaskAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
             path(f"<uuid:pk>/{verb}/", self.admin_site.admin_view(view), name=f"cq_task_{verb}")
             for verb, view in (("retry", self.retry_view), ("revoke", self.revoke_view))
         ]
-        return own + super().get_urls()
+        return [*own, *admin_pages(self.admin_site, "live/"), *super().get_urls()]
 
     def render_change_form(
         self, request: HttpRequest, context: dict[str, Any], *args: Any, **kwargs: Any

@@ -13,7 +13,7 @@ from typing import Any
 from uuid import UUID
 
 from cq.models.minutes import MinuteRow
-from cq.models.sql import Dialect
+from cq.models.sql import Dialect, Row
 
 CAP = 10_000
 """Nothing is counted further than this; a number above it means "10,000 or more"."""
@@ -26,6 +26,25 @@ SAMPLED = 1_000
 _DUE = "t.status IN ('Q', 'Y') AND NOT t.parked"
 ASIDE = "('P', 'W', 'F', 'I', 'L', 'E')"
 """The statuses of the index cq_task_aside, which no task passes on its way to Success."""
+
+
+_BY_INDEX = """SELECT set_config('jit', 'off', true), set_config('enable_seqscan', 'off', true),
+    set_config('enable_bitmapscan', 'off', true),
+    set_config('max_parallel_workers_per_gather', '0', true)"""
+
+
+def look(db: Dialect, sql: str, params: dict[str, Any] | None = None) -> list[Row]:
+    """
+    Run a question of a person by an index, and uncompiled.
+
+    On a large table, or one without statistics, PostgreSQL would rather read and sort all of
+    it, and spend longer on compiling a statement than on carrying it out.
+
+    The engine's own sessions (cq/models/sessions.py) are set so already.
+    """
+    if db.is_postgres and "jit=off" not in str(db.connection.settings_dict.get("OPTIONS")):
+        db.first(_BY_INDEX)
+    return db.run(sql, params)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -139,7 +158,7 @@ def queues(
     """
     due = _DUE if db.is_postgres else f"{_DUE} AND t.parked = 0"
     depths: dict[str, list[Any]] = {}
-    for name, depth, later, oldest in db.run(_QUEUES.format(due=due, now=db.now)):
+    for name, depth, later, oldest in look(db, _QUEUES.format(due=due, now=db.now)):
         found = depths.setdefault(name, [0, 0, None])
         found[0] = min(found[0] + depth, CAP + 1)
         found[1] = min(found[1] + later, CAP + 1)
@@ -185,14 +204,15 @@ def per_minute(
 def workers(db: Dialect) -> list[WorkerFigure]:
     """Live workers with what they run, then those that died or stopped within a day."""
     day = f"{db.now} - interval '1 day'" if db.is_postgres else f"datetime({db.now}, '-1 day')"
-    rows = db.run(
+    rows = look(
+        db,
         f"""SELECT * FROM (
             SELECT w.id, w.hostname, w.pid, w.state, w.alive, w.started, w.beat_at, w.slots,
                 w.queues, {_age(db)} FROM cq_worker AS w WHERE w.alive) AS a
         UNION ALL SELECT * FROM (
             SELECT w.id, w.hostname, w.pid, w.state, w.alive, w.started, w.beat_at, w.slots,
                 w.queues, {_age(db)} FROM cq_worker AS w WHERE NOT w.alive AND w.beat_at > {day}
-            ORDER BY w.beat_at DESC LIMIT {DEAD_SHOWN}) AS b"""
+            ORDER BY w.beat_at DESC LIMIT {DEAD_SHOWN}) AS b""",
     )
     tasks = _running(db, [db.uuid(row[0]) for row in rows if row[4]])
     figures = [_worker(db, row, tasks) for row in rows]
@@ -228,7 +248,8 @@ def _worker(
 def _running(db: Dialect, ids: list[UUID | None]) -> dict[UUID, list[RunningTask]]:
     if not ids:
         return {}
-    rows = db.run(
+    rows = look(
+        db,
         f"""SELECT t.worker_id, t.id, t.func_name, t.queue, t.started FROM cq_task AS t
         WHERE t.id {db.linked("worker_id", "ids")} ORDER BY t.started, t.id
         LIMIT {RUNNING_SHOWN}""",
@@ -258,14 +279,15 @@ def latency(db: Dialect) -> Latency:
         else "(julianday(t.started) - julianday(t.run_at)) * 86400.0"
     )
     hour = f"{db.now} - interval '1 hour'" if db.is_postgres else f"datetime({db.now}, '-1 hour')"
-    rows = db.run(
+    rows = look(
+        db,
         f"""SELECT {seconds} FROM (
             SELECT * FROM (SELECT n.started, n.run_at FROM cq_task AS n
                 ORDER BY n.id DESC LIMIT {SAMPLED}) AS newest
             UNION ALL
             SELECT * FROM (SELECT r.started, r.run_at FROM cq_task AS r
                 WHERE r.worker_id IS NOT NULL LIMIT {SAMPLED}) AS running
-        ) AS t WHERE t.started >= t.run_at AND t.started > {hour}"""
+        ) AS t WHERE t.started >= t.run_at AND t.started > {hour}""",
     )
     values = sorted(float(row[0]) for row in rows)
     if not values:
@@ -275,10 +297,11 @@ def latency(db: Dialect) -> Latency:
 
 def parked(db: Dialect) -> list[Parked]:
     """Names of tasks that no live worker registers, the most frequent first."""
-    rows = db.run(
+    rows = look(
+        db,
         f"""SELECT p.func_name, COUNT(*) FROM (SELECT t.func_name FROM cq_task AS t
             WHERE {db.holds("t.parked")} ORDER BY t.func_name LIMIT {CAP + 1}) AS p
-        GROUP BY p.func_name ORDER BY 2 DESC, 1 LIMIT 20"""
+        GROUP BY p.func_name ORDER BY 2 DESC, 1 LIMIT 20""",
     )
     return [Parked(name, count) for name, count in rows]
 
@@ -286,10 +309,11 @@ def parked(db: Dialect) -> list[Parked]:
 def lost_lately(db: Dialect) -> int:
     """How many tasks were lost within a day, among the newest SAMPLED lost ones."""
     day = f"{db.now} - interval '1 day'" if db.is_postgres else f"datetime({db.now}, '-1 day')"
-    rows = db.run(
+    rows = look(
+        db,
         f"""SELECT COUNT(*) FROM (SELECT t.finished FROM cq_task AS t
             WHERE t.status = 'L' AND t.status IN {ASIDE}
-            ORDER BY t.id DESC LIMIT {SAMPLED}) AS l WHERE l.finished > {day}"""
+            ORDER BY t.id DESC LIMIT {SAMPLED}) AS l WHERE l.finished > {day}""",
     )
     return int(rows[0][0])
 
