@@ -14,6 +14,7 @@ Every exception cq raises, in one tree.
     ├─ WaitInsideTask (RuntimeError)        a task that would block on another task
     ├─ DuplicateSubmit (RuntimeError)       submit() of a task that is no longer held
     ├─ IllegalTransition (RuntimeError)     the state machine has no such arrow
+    ├─ EditConflict (RuntimeError)          somebody else saved the repeating task meanwhile
     ├─ AttemptVoid (RuntimeError)           this attempt no longer owns its task
     ├─ TaskTimeout (TimeoutError)           a body ran past its time limit
     ├─ UnfitResult (TypeError)              a return value that cannot be stored
@@ -84,6 +85,10 @@ class DuplicateSubmit(CQError, RuntimeError):
 
 class IllegalTransition(CQError, RuntimeError):
     """The state machine has no arrow from the row's status to the wanted one."""
+
+
+class EditConflict(CQError, RuntimeError):
+    """A repeating task was saved by somebody else after it had been read; nothing was saved."""
 
 
 class AttemptVoid(CQError, RuntimeError):

@@ -56,7 +56,7 @@ def lookup(name: str) -> TaskFunctionLike:
 
 def not_registered(name: str) -> str:
     """The sentence for a name that no task function bears."""
-    close = difflib.get_close_matches(str(name)[:200], [*_by_name, *_by_path], n=2)
+    close = difflib.get_close_matches(str(name)[:200], sorted({*_by_name, *_by_path}), n=2)
     nearest = f"The nearest is {' or '.join(map(repr, close))}." if close else "Nothing is near."
     return (
         f"No task is registered as {str(name)[:200]!r}. {nearest} Define it with @task in the "

@@ -433,7 +433,9 @@ class Migration(migrations.Migration):
                         name="cq_task_worker",
                     ),
                     models.Index(
-                        condition=models.Q(("result_expiry__isnull", False)),
+                        condition=models.Q(
+                            ("result_expiry__isnull", False), ("root__isnull", True)
+                        ),
                         fields=["result_expiry"],
                         name="cq_task_expiry",
                     ),

@@ -29,7 +29,9 @@ __all__ = [
     "lock_tree",
     "move_tree",
     "open_family",
+    "read_relatives",
     "revoked_links",
+    "roots_with_company",
     "rows_by_id",
     "statuses_behind",
 ]
@@ -70,7 +72,11 @@ _RELATIVE = (
 
 def lock_relatives(db: Dialect, ids: Iterable[UUID]) -> dict[UUID, Relative]:
     """Read rows and lock them until the transaction ends, deepest first, then by id."""
-    lock = "FOR NO KEY UPDATE" if db.is_postgres else ""
+    return read_relatives(db, ids, lock="FOR NO KEY UPDATE" if db.is_postgres else "")
+
+
+def read_relatives(db: Dialect, ids: Iterable[UUID], *, lock: str = "") -> dict[UUID, Relative]:
+    """Read rows as they are at the moment."""
     rows = db.run(
         f"SELECT {_RELATIVE} FROM cq_task AS t WHERE t.id {db.ids('ids')} "
         f"ORDER BY t.depth DESC, t.id {lock}",
@@ -156,6 +162,22 @@ def holder_of_lost_key(db: Dialect, id: UUID) -> UUID | None:
         {"id": id.hex},
     )
     return db.uuid(rows[0][0]) if rows else None
+
+
+def roots_with_company(db: Dialect, roots: Iterable[UUID]) -> set[UUID]:
+    """Which of these roots have a stream, or a task that waits for their end."""
+    # By one index probe for each, as in `Dialect.linked`.
+    found = " UNION ALL ".join(
+        f"SELECT k.id FROM {db.listed('roots')} CROSS JOIN LATERAL ({look} LIMIT 1) AS x"
+        if db.is_postgres
+        else f"SELECT k.id FROM {db.listed('roots')} WHERE EXISTS ({look})"
+        for look in (
+            "SELECT 1 FROM cq_stream AS s WHERE s.root = k.id",
+            "SELECT 1 FROM cq_task AS n WHERE n.previous_id = k.id",
+        )
+    )
+    rows = db.run(found, {"roots": db.id_list(roots)})
+    return {db.uuid(row[0]) for row in rows}  # type: ignore[misc]
 
 
 def revoked_links(db: Dialect, previous: Iterable[UUID]) -> list[UUID]:

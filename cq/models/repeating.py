@@ -12,7 +12,7 @@ from datetime import datetime
 from typing import Any, ClassVar
 
 from django.core.exceptions import ValidationError
-from django.db import DatabaseError, connections, models, router, transaction
+from django.db import connections, models, router, transaction
 from django.utils import timezone
 
 from cq.definition import registry
@@ -20,7 +20,7 @@ from cq.definition.crontab import Crontab, zone
 from cq.definition.options import CallOptions
 from cq.definition.payload import check_json, dumps
 from cq.definition.signature import TaskFunctionLike, check_call
-from cq.errors import CQError, InvalidArguments
+from cq.errors import CQError, EditConflict, InvalidArguments
 from cq.models.verbs import delay, schedule_task
 
 CALL = ("func_name", "args", "kwargs")
@@ -157,7 +157,7 @@ class RepeatingTask(models.Model):
         """
         Write the definition, and set `next_run` later than now if the schedule changed.
 
-        Raises a CQError for a definition that could not fire, and DatabaseError, with
+        Raises a CQError for a definition that could not fire, and EditConflict, with
         nothing written, when somebody else saved the entry after this one was read.
         """
         alias = using or router.db_for_write(type(self), instance=self)
@@ -231,9 +231,12 @@ class RepeatingTask(models.Model):
         rows = type(self)._base_manager.using(alias).select_for_update()
         stored: Mapping[str, Any] = rows.values().get(pk=self.pk)
         if stored["version"] != self.version:
-            raise DatabaseError(
+            raise EditConflict(
                 f"The repeating task {self.name!r} was read at version {self.version} and is now "
-                f"at {stored['version']}. Nothing was saved. Load it again and repeat the change."
+                f"at {stored['version']}. Nothing was saved. Load it again and repeat the change.",
+                name=self.name,
+                read_version=self.version,
+                version=stored["version"],
             )
         for field in CLOCKWORK:
             setattr(self, field, stored[field])

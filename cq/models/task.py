@@ -188,10 +188,11 @@ class Task(TaskVerbs, models.Model):
             models.Index(
                 fields=["worker"], name="cq_task_worker", condition=models.Q(worker__isnull=False)
             ),
+            # Of roots alone: children whose root is kept for longer would be read at each prune.
             models.Index(
                 fields=["result_expiry"],
                 name="cq_task_expiry",
-                condition=models.Q(result_expiry__isnull=False),
+                condition=models.Q(result_expiry__isnull=False, root__isnull=True),
             ),
             models.Index(
                 fields=["expires_at"],

@@ -7,10 +7,9 @@ leaves the process for rows that are rolled back, and no listener can harm the w
 """
 
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import partial
 from uuid import UUID
 
 from django.db import transaction
@@ -33,6 +32,7 @@ class Aftermath:
     moved: list[Moved] = field(default_factory=list)
     over: list[UUID] = field(default_factory=list)
     trees: dict[UUID, TreeChange] = field(default_factory=dict)
+    alone: set[UUID] = field(default_factory=set)
     recorded: list[Recorded] = field(default_factory=list)
     adopted: dict[UUID, UUID] = field(default_factory=dict)
     """Trees that became part of others: from the old root to the new one."""
@@ -66,6 +66,11 @@ class Aftermath:
             self.moved.append(row)
             self.tree(row.root_uuid).delta -= 1
 
+    def ended_alone(self, rows: Sequence[Moved]) -> None:
+        """Trees of one task each that are over, and had no stream when it ended."""
+        self.moved += rows
+        self.alone |= {row.id for row in rows}
+
     def grown(self, root: UUID, count: int, *, base: int = 1) -> None:
         """A tree got new tasks; `base` were open before if it has no stream row yet."""
         change = self.tree(root)
@@ -91,12 +96,17 @@ class Aftermath:
     def count(self, db: Dialect) -> None:
         """Write the streams: the last statements of the transaction."""
         self.move_records(db)
-        self.over += count_open(db, self.trees)
-        self.trees = {}
+        # The last lines of a task that ran alone have made it a stream after all.
+        for root in self.alone & {line.root for line in self.recorded}:
+            self.tree(root).delta -= 1
+            self.alone.discard(root)
+        self.over += [*self.alone, *count_open(db, self.trees)]
+        self.trees, self.alone = {}, set()
 
     def tell_after_commit(self) -> None:
         """Tell everything once the surrounding transaction has committed."""
-        transaction.on_commit(partial(tell, self), using=database(), robust=True)
+        # No partial: Django 5.2 asks a robust callback that raised for its name.
+        transaction.on_commit(lambda: tell(self), using=database(), robust=True)
 
 
 class Endings:

@@ -5,6 +5,7 @@ The history stays: children of the earlier generation keep their rows and count 
 and so do the errors of earlier attempts. Budgets start afresh.
 """
 
+import logging
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from uuid import UUID
@@ -20,10 +21,11 @@ from cq.models.queries import (
     lock_relatives,
     lock_tree,
     open_family,
+    read_relatives,
     revoked_links,
     rows_by_id,
 )
-from cq.models.sql import Dialect
+from cq.models.sql import Dialect, dialect
 from cq.models.task import Task
 from cq.models.transitions import (
     PREDECESSOR_FAILED,
@@ -34,7 +36,10 @@ from cq.models.transitions import (
 )
 from cq.progress import publisher
 from cq.workflow.aftermath import Aftermath
+from cq.workflow.revoke import revoke_now
 from cq.workflow.transaction import engine_transaction, repeated
+
+logger = logging.getLogger("cq.workflow")
 
 _RETRIED = frozenset({Status.FAILURE, Status.LOST, Status.REVOKED})
 
@@ -49,24 +54,42 @@ def retry(task: Task | UUID, *, failed_only: bool = False) -> None:
 
     Raises IllegalTransition for any other status, for a child (retry its root), while a
     descendant is still open, and when a newer task has taken its unique key. Inside an
-    atomic block it takes effect after the commit.
+    atomic block it raises at once as well, and takes effect after the commit; what has
+    changed until then is logged.
     """
     if failed_only:
         retry_failed(task)
     else:
-        _after_commit(task, _run_again)
+        _after_commit(task, _run_again, _refuse_retry)
 
 
 def retry_failed(task: Task | UUID) -> None:
     """Queue again only what failed below an Incomplete root: `retry(failed_only=True)`."""
-    _after_commit(task, _run_failed_again)
+    _after_commit(task, _run_failed_again, _refuse_retry_of_failed)
 
 
-def _after_commit(task: Task | UUID, work: Callable[[UUID], None]) -> None:
+def _after_commit(
+    task: Task | UUID,
+    work: Callable[[UUID], None],
+    refuse: Callable[[Dialect, UUID, Relative | None], None],
+) -> None:
     id = task if isinstance(task, UUID) else task.id
     alias = database()
-    if connections[alias].in_atomic_block:
-        transaction.on_commit(partial(repeated, partial(work, id)), using=alias)
+    connection = connections[alias]
+    if connection.in_atomic_block:
+        promised = {getattr(call, "func", None) for _, call, *_ in connection.run_on_commit}
+        if revoke_now not in promised:
+            # Now, while somebody listens. A revoke to come decides what there will be to retry.
+            db = dialect()
+            refuse(db, id, read_relatives(db, [id]).get(id))
+
+        def retry_now() -> None:
+            try:
+                repeated(partial(work, id))
+            except IllegalTransition as problem:
+                logger.warning("A retry was refused at the commit: %s", problem)
+
+        transaction.on_commit(retry_now, using=alias, robust=True)
         return
     repeated(partial(work, id))
     if isinstance(task, Task):
@@ -75,16 +98,7 @@ def _after_commit(task: Task | UUID, work: Callable[[UUID], None]) -> None:
 
 def _run_again(id: UUID) -> None:
     with engine_transaction() as db:
-        row = lock_relatives(db, [id]).get(id)
-        _refuse_unless(db, id, row, ERROR, "a Failure, Incomplete, Lost or Revoked task")
-        holder = holder_of_lost_key(db, id)
-        if holder is not None:
-            raise IllegalTransition(
-                f"Task {id} cannot be retried: task {holder} has its unique key by now. Wait for "
-                "that one, or revoke it first.",
-                task_id=id,
-                holder=holder,
-            )
+        _refuse_retry(db, id, lock_relatives(db, [id]).get(id))
         aftermath = Aftermath()
         fresh = run_again(db, [id], ERROR)
         _ring(aftermath, fresh)
@@ -100,7 +114,7 @@ def _run_failed_again(id: UUID) -> None:
     with engine_transaction() as db:
         found = rows_by_id([id]).get(id)
         members = lock_tree(db, found.root_uuid) if found else {}
-        _refuse_unless(db, id, members.get(id), {Status.INCOMPLETE}, "an Incomplete task")
+        _refuse_retry_of_failed(db, id, members.get(id))
         again, waiting = _failed_below(members, id)
         if not again:
             raise IllegalTransition(
@@ -117,6 +131,22 @@ def _run_failed_again(id: UUID) -> None:
         aftermath.moved += [*wait_again(db, waiting), *queued, *hold_again(db, held)]
         aftermath.grown(members[id].root_uuid, len(aftermath.moved), base=0)
         _tell(db, aftermath)
+
+
+def _refuse_retry(db: Dialect, id: UUID, row: Relative | None) -> None:
+    _refuse_unless(db, id, row, ERROR, "a Failure, Incomplete, Lost or Revoked task")
+    holder = holder_of_lost_key(db, id)
+    if holder is not None:
+        raise IllegalTransition(
+            f"Task {id} cannot be retried: task {holder} has its unique key by now. Wait for "
+            "that one, or revoke it first.",
+            task_id=id,
+            holder=holder,
+        )
+
+
+def _refuse_retry_of_failed(db: Dialect, id: UUID, row: Relative | None) -> None:
+    _refuse_unless(db, id, row, {Status.INCOMPLETE}, "an Incomplete task")
 
 
 def _refuse_unless(

@@ -230,6 +230,24 @@ def test_inside_a_transaction_the_verbs_take_effect_with_the_commit() -> None:
     assert fresh(failed).status == Status.QUEUED
 
 
+def test_a_refused_retry_says_so_inside_a_transaction() -> None:
+    done = add.delay(1)
+    drain()
+    for failed_only in (False, True):
+        with transaction.atomic(), pytest.raises(IllegalTransition, match="is Success"):
+            done.retry(failed_only=failed_only)
+    queued = add.delay(1)
+    with transaction.atomic():
+        queued.revoke()
+        queued.retry()
+    assert (fresh(queued).status, queued.generation) == (Status.QUEUED, 1)
+    queued.revoke()
+    with transaction.atomic():
+        queued.retry()
+        queued.retry()  # decided at the commit: by then it is Queued, which is logged
+    assert (fresh(queued).status, queued.generation) == (Status.QUEUED, 2)
+
+
 # --- on a loop ----------------------------------------------------------------------------------
 
 

@@ -8,12 +8,13 @@ from typing import Any, ClassVar
 
 import pytest
 from django.core.exceptions import ValidationError
-from django.db import DatabaseError, connection, migrations, models
+from django.db import connection, migrations, models
 from django.db.migrations.executor import MigrationExecutor
 from django.utils import timezone
 
 from cq.definition import registry
 from cq.errors import (
+    EditConflict,
     InvalidArguments,
     InvalidCrontab,
     InvalidOption,
@@ -142,8 +143,9 @@ def test_the_second_of_two_edits_is_refused() -> None:
     first.crontab = "1 * * * *"
     first.save()
     second.crontab = "2 * * * *"
-    with pytest.raises(DatabaseError, match="version 1 and is now at 2"):
+    with pytest.raises(EditConflict, match="version 1 and is now at 2") as caught:
         second.save()
+    assert caught.value.facts == {"name": second.name, "read_version": 1, "version": 2}
     second.refresh_from_db()
     assert second.crontab == "1 * * * *"
 

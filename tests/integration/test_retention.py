@@ -260,6 +260,27 @@ def test_an_idle_prune_reads_the_expiry_index() -> None:
     assert "cq_task_expiry" in plan, plan
 
 
+def test_a_prune_reads_past_no_expired_child_of_a_tree_that_is_kept() -> None:
+    root = ended(result_expiry=timezone.now() + DAY)
+    for _ in range(50):
+        child_of(root)
+    explain, settings, now = "EXPLAIN QUERY PLAN", (), "strftime('%Y-%m-%d')"
+    if connection.vendor == "postgresql":
+        explain, now = "EXPLAIN (ANALYZE)", "now()"
+        settings = ("SET LOCAL enable_seqscan = off", "SET LOCAL enable_bitmapscan = off")
+    with transaction.atomic(), connection.cursor() as cursor:
+        for setting in settings:
+            cursor.execute(setting)
+        cursor.execute(
+            f"{explain} SELECT t.id FROM cq_task AS t WHERE t.root_id IS NULL AND t.finished IS "
+            f"NOT NULL AND t.result_expiry <= {now} ORDER BY t.result_expiry LIMIT 500"
+        )
+        plan = "\n".join(str(row[-1]) for row in cursor.fetchall())
+    assert "cq_task_expiry" in plan, plan
+    assert "Removed by Filter" not in plan, plan
+    assert prune() == 0
+
+
 # --- the service --------------------------------------------------------------------------------
 
 

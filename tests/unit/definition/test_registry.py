@@ -38,6 +38,10 @@ def test_a_miss_names_the_nearest(make_task: Callable[..., Any]) -> None:
     with pytest.raises(TaskNotRegistered, match=r"The nearest is 'mail\.send_letter'") as caught:
         registry.lookup("mail.send_leter")
     assert isinstance(caught.value, LookupError)
+    make_task(send)  # whose name is its path
+    with pytest.raises(TaskNotRegistered) as caught:
+        registry.lookup(f"{__name__}.sent")
+    assert str(caught.value).count(f"'{__name__}.send'") == 1
 
 
 def test_a_function_is_found_by_name_and_path(make_task: Callable[..., Any]) -> None:
