@@ -21,6 +21,9 @@ from cq.transport import dispatcher
 from cq.transport.groups import (
     ASK,
     AUDIENCE,
+    CHARS_PER_EVENT,
+    LINES_PER_EVENT,
+    NODES_PER_EVENT,
     WATCHERS_GROUP,
     ask_message,
     event_message,
@@ -32,9 +35,6 @@ from cq.transport.messages import Message
 from cq.transport.own_layer import crosses_processes
 
 ANNOUNCEMENT_SECONDS = 75.0
-LINES_PER_EVENT = 200
-BYTES_PER_EVENT = 64 * 1024
-NODES_PER_EVENT = 200
 
 ORIGIN = uuid4().hex
 """Names this process in its events, so that its own watchers hear each of them once."""
@@ -252,7 +252,7 @@ def _portions(recorded: Sequence[Line]) -> Iterator[list[Line]]:
     size = 0
     for entry in recorded:
         size += len(entry["message"])
-        if portion and (len(portion) == LINES_PER_EVENT or size > BYTES_PER_EVENT):
+        if portion and (len(portion) == LINES_PER_EVENT or size > CHARS_PER_EVENT):
             yield portion
             portion, size = [], len(entry["message"])
         portion.append(entry)

@@ -8,7 +8,7 @@ hint: the rows decide, and a reader of any message must expect garbage.
 """
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, MutableSequence
 from typing import Any
 from uuid import UUID
 
@@ -20,6 +20,9 @@ WATCHERS_GROUP = "cq.watchers"
 AUDIENCE = "audience"
 ASK = "ask"
 MAX_ROOTS = 100
+LINES_PER_EVENT = 200
+CHARS_PER_EVENT = 64 * 1024
+NODES_PER_EVENT = 200
 
 _HEX = re.compile(r"[0-9a-f]{32}\Z")
 
@@ -32,6 +35,39 @@ def root_group(root: UUID | str) -> str:
 def event_message(root: str, kind: str, origin: str, **data: Any) -> Message:
     """Make the news of one tree; `origin` names the process that tells it."""
     return {**data, "type": EVENT, "v": VERSION, "root": root, "kind": kind, "origin": origin}
+
+
+def gather(waiting: MutableSequence[Message], message: Message) -> None:
+    """
+    Add an event to those that wait for one group, as a part of another where it can be.
+
+    Lines follow each other, and may come before a state but never after it. What grows
+    stays as small as the publisher makes events.
+    """
+    kind = kind_of(message)
+    for place in reversed(range(len(waiting))):
+        both = _merged(waiting[place], message)
+        if both is not None:
+            waiting[place] = both
+            return
+        if kind != "log" or kind_of(waiting[place]) == "log":
+            break
+    waiting.append(message)
+
+
+def _merged(first: Message, second: Message) -> Message | None:
+    kind = kind_of(first)
+    if kind != kind_of(second) or first.get("origin") != second.get("origin"):
+        return None
+    if kind == "log":
+        lines = [*first["lines"], *second["lines"]]
+        chars = sum(len(line["message"]) for line in lines)
+        is_small = len(lines) <= LINES_PER_EVENT and chars <= CHARS_PER_EVENT
+        return {**first, "lines": lines} if is_small else None
+    if kind == "state":
+        nodes = [*first["nodes"], *second["nodes"]]
+        return {**first, "nodes": nodes} if len(nodes) <= NODES_PER_EVENT else None
+    return first if kind in ("end", "look") else None
 
 
 def audience_messages(roots: Iterable[str]) -> list[Message]:

@@ -18,6 +18,7 @@ from cq.transport.messages import Message
 from cq.web.snapshot import MAX_NODES, Rows, Want
 
 KEPT_LINES = 1000
+KEPT_CHARS = 1024 * 1024
 NEVER = float("inf")
 LOOKS = (0.1, 0.3, 1.0, 3.0)
 """Seconds after a subscription at which rows are read again: the workers may not know yet."""
@@ -82,7 +83,8 @@ class Feed:
         self.reads_begun = 0
         self.reads_done = 0
         self._clock = clock
-        self._lines: deque[Line] = deque(maxlen=KEPT_LINES)
+        self._lines: deque[Line] = deque()
+        self._chars = 0
         self._has_lines = False
         self._nodes: dict[str, tuple[int, Node]] = {}
         self._held: list[tuple[int, Node]] = []
@@ -105,7 +107,7 @@ class Feed:
         self.watchers.discard(watcher)
         self._count()
         if not self.wants_log:
-            self._lines.clear()
+            self._forget_lines()
             self._has_lines = False
             if self._held:
                 self.read_now()  # nobody is left whose lines they waited for
@@ -221,10 +223,17 @@ class Feed:
 
     def _append(self, line: Line) -> None:
         if self._lines and _number(self._lines[-1]) + 1 != _number(line):
-            self._lines.clear()
+            self._forget_lines()
         self._lines.append(line)
+        self._chars += len(line["message"])
+        while len(self._lines) > KEPT_LINES or self._chars > KEPT_CHARS:
+            self._chars -= len(self._lines.popleft()["message"])
         self.seq = _number(line)
         self.version += 1
+
+    def _forget_lines(self) -> None:
+        self._lines.clear()
+        self._chars = 0
 
     def _note_life(self, task: str) -> None:
         """Read the rows when a task that is known as not started makes itself heard."""

@@ -2,8 +2,8 @@
 The outbox: numbers what a socket sends, and stops at a window the client has not acked.
 
 The server below has no back-pressure: what is sent to a reader that stopped reading piles
-up in memory. So a log line weighs one, any other frame weighs one, and beyond 500 unacked
-nothing is sent until an ack comes.
+up in memory. So a log line weighs one, any other frame weighs one, and beyond 500 unacked, or
+512 KiB of text, nothing is sent until an ack comes.
 """
 
 from collections import deque
@@ -21,14 +21,15 @@ class Outbox:
     def __init__(self, send: SendText, limits: Limits, clock: Callable[[], float]) -> None:
         self._send, self._limits, self._clock = send, limits, clock
         self._number = 0
-        self._under_way: deque[tuple[int, int]] = deque()
-        self._weight = 0
+        self._under_way: deque[tuple[int, int, int]] = deque()
+        self._weight = self._chars = 0
         self._full_since: float | None = None
 
     @property
     def is_full(self) -> bool:
         """Whether an ack must come before the next frame."""
-        return self._weight >= self._limits.window
+        limits = self._limits
+        return self._weight >= limits.window or self._chars >= limits.window_chars
 
     @property
     def has_stalled(self) -> bool:
@@ -39,18 +40,22 @@ class Outbox:
     async def send(self, frame: Frame) -> None:
         """Number a frame, count its weight, send it."""
         self._number += 1
+        text = encode({**frame, "frame": self._number})
         weight = max(1, len(frame.get("lines", ())))
-        self._under_way.append((self._number, weight))
+        self._under_way.append((self._number, weight, len(text)))
         self._weight += weight
+        self._chars += len(text)
         if self.is_full and self._full_since is None:
             self._full_since = self._clock()
-        await self._send(encode({**frame, "frame": self._number}))
+        await self._send(text)
 
     def ack(self, number: int) -> bool:
         """Forget the frames up to a number; False when that freed nothing."""
         before = self._weight
         while self._under_way and self._under_way[0][0] <= number:
-            self._weight -= self._under_way.popleft()[1]
+            _, weight, chars = self._under_way.popleft()
+            self._weight -= weight
+            self._chars -= chars
         if self._weight == before:
             return False
         self._full_since = self._clock() if self.is_full else None

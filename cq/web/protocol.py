@@ -43,12 +43,16 @@ class Limits:
     """Sockets of one user in one process."""
     window: int = 500
     """Log lines and other frames sent but not acked; then the server waits."""
+    window_chars: int = 512 * 1024
+    """Their text, likewise: lines may be long."""
     stall: float = 10.0
     """Seconds the window may stay full before the socket is closed."""
     idle: float = 30.0
     """Seconds a socket may live without a subscription."""
     lines_per_frame: int = 200
     """Log lines in one frame."""
+    chars_per_frame: int = 64 * 1024
+    """Their text, unless a single line has more."""
     tail: int = 200
     """Log lines that a subscription without `since` starts with."""
     max_tail: int = 1000

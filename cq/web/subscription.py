@@ -48,6 +48,7 @@ class Subscription:
         self._since = request.since
         self._tail = min(limits.tail if request.tail is None else request.tail, limits.max_tail)
         self._lines_per_frame = limits.lines_per_frame
+        self._chars_per_frame = limits.chars_per_frame
         self._ask = ask
         self._started = False
         self._live = False
@@ -136,6 +137,7 @@ class Subscription:
             if not lines:
                 self._cursor = seq  # they were deleted
                 return None
+        lines = _portion(lines, self._chars_per_frame)
         self._cursor = lines[-1]["seq"] or self._cursor
         mine = [line for line in lines if self._is_mine(line)]
         return self._log(mine) if mine else None
@@ -180,6 +182,15 @@ class Subscription:
         while node is not None and node["id"] != str(self.id):
             node = feed.node(node.get("parent"))
         return node is not None
+
+
+def _portion(lines: list[Line], chars: int) -> list[Line]:
+    """The first of these lines, as many as fit; one at least."""
+    for number, line in enumerate(lines):
+        chars -= len(line["message"])
+        if chars < 0 and number:
+            return lines[:number]
+    return lines
 
 
 def read_outcome(task: UUID, scopes: frozenset[str]) -> Frame:

@@ -90,6 +90,15 @@ class TestSlowReaders:
             await again.until_line(1000)
         assert slow.numbers() + again.numbers() == list(range(1, 1001))
 
+    async def test_long_lines_come_in_frames_of_a_bearable_size(self, tree: Tree, rows: Rows):
+        await rows(tree.log, *(str(n) * 8000 for n in range(1, 8)), "short", "x" * 8000)
+        async with page(limits=Limits(chars_per_frame=20_000)) as late:
+            await late.watch(tree, token=token(tree), since=0)
+            await late.until_line(9)
+            assert late.numbers() == list(range(1, 10))
+            frames = [frame["lines"] for frame in late.frames if "lines" in frame]
+            assert [len(lines) for lines in frames] == [2, 2, 2, 3]
+
 
 class TestUnrecorded:
     async def test_lines_not_yet_recorded_are_shown_marked_and_follow_with_their_number(

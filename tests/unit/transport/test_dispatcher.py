@@ -12,6 +12,7 @@ import pytest
 from channels.layers import get_channel_layer
 
 from cq.transport.dispatcher import Dispatcher
+from cq.transport.groups import event_message
 from cq.transport.messages import MAX_IDS, run_message
 from cq.transport.sender import MAX_EVENTS, MAX_WAITING_IDS
 from tests.unit.transport.fake_layers import BrokenLayer, FullLayer, RecordingLayer
@@ -248,6 +249,26 @@ def test_events_keep_their_order_within_a_group(settings: Any, dispatcher: Dispa
         numbers = [message["n"] for name, message in layer.events if name == f"g{group}"]
         assert numbers == list(range(group, 300, 7))
     assert dispatcher.stats()["events"] == 300
+
+
+def test_the_first_event_of_a_group_leaves_at_once_and_the_next_together(
+    settings: Any, dispatcher: Dispatcher, wait_until: Any
+) -> None:
+    use(settings, default=RecordingLayer)
+
+    def tell(number: int) -> None:
+        lines = [{"seq": number, "message": "x"}]
+        dispatcher.send_group("g", event_message("0" * 32, "log", "here", lines=lines))
+
+    tell(1)
+    wait_until(lambda: dispatcher.stats()["events"])
+    for number in range(2, 100):
+        tell(number)
+    (layer,) = RecordingLayer.made
+    wait_until(lambda: sum(len(message["lines"]) for _, message in layer.events) == 99)
+    assert len(layer.events) <= 4
+    numbers = [line["seq"] for _, message in layer.events for line in message["lines"]]
+    assert numbers == list(range(1, 100))
 
 
 def test_an_event_that_fails_is_dropped_and_does_not_block_the_rest(

@@ -9,7 +9,7 @@ from uuid import uuid4
 import pytest
 
 from cq.progress.publisher import Node
-from cq.web.feed import KEPT_LINES
+from cq.web.feed import KEPT_CHARS, KEPT_LINES
 from cq.web.snapshot import PAGE, Rows
 from tests.unit.web.feed_kit import EVERY, ROOT, Someone, Tree, line, lines, node
 
@@ -88,6 +88,15 @@ def test_of_a_long_record_the_end_is_kept_and_the_rest_left_to_the_rows():
     assert tree.feed.lines_after(0, 10) is None
     assert tree.feed.lines_after(499, 10) is None
     assert [entry["seq"] for entry in tree.feed.lines_after(500, 2) or []] == [501, 502]
+
+
+def test_of_long_lines_fewer_are_kept(tree: Tree):
+    for seq in range(4, 1000):
+        tree.tell("log", lines=[{**line(seq), "message": "x" * 8192}])
+    kept = tree.feed.lines_after(999 - KEPT_CHARS // 8192, 1000)
+    assert kept is not None
+    assert len(kept) == KEPT_CHARS // 8192
+    assert tree.feed.lines_after(999 - KEPT_CHARS // 8192 - 1, 1000) is None
 
 
 def test_more_than_a_page_at_once_is_read_page_by_page(tree: Tree):

@@ -84,3 +84,13 @@ async def test_a_reader_that_keeps_up_never_stalls(outbox: Outbox, wire: Wire):
         wire.now += 4
         assert outbox.ack(number)
     assert not outbox.has_stalled
+
+
+async def test_long_lines_fill_it_as_many_lines_do(wire: Wire):
+    outbox = Outbox(wire.send, Limits(window_chars=10_000), wire.clock)
+    await outbox.send({"type": "log", "lines": [{"message": "x" * 6_000}]})
+    assert not outbox.is_full
+    await outbox.send({"type": "log", "lines": [{"message": "x" * 6_000}]})
+    assert outbox.is_full
+    assert outbox.ack(1)
+    assert not outbox.is_full
