@@ -305,6 +305,13 @@ async def log_lines(cqt, count: int, seconds: float = 0.0):
             await asyncio.sleep(seconds)
 
 
+@task
+async def log_in_chorus(cqt, children: int, count: int, seconds: float = 0.0):
+    """A parent whose children all write into its one record."""
+    for _ in range(children):
+        cqt.subtask(log_lines, count, seconds)
+
+
 @task(atomic=False)
 def log_lines_sync(cqt, count: int, seconds: float = 0.0):
     for number in range(1, count + 1):
