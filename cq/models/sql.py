@@ -120,6 +120,12 @@ class Dialect:
         """The ids that a query yields, as something to be `IN`; on PostgreSQL found first."""
         return f"= ANY(ARRAY({query}))" if self.is_postgres else f"IN ({query})"
 
+    def listed(self, parameter: str) -> str:
+        """The parameter, a list of ids made by `id_list`, as a table `k(id)`."""
+        if self.is_postgres:
+            return f"unnest(%({parameter})s::uuid[]) AS k(id)"
+        return f"(SELECT value AS id FROM json_each(%({parameter})s)) AS k"
+
     def linked(self, column: str, parameter: str) -> str:
         """
         The tasks whose `column` names one of the parameter's ids, as something to be `IN`.
