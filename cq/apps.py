@@ -11,6 +11,7 @@ from django.apps import AppConfig
 from django.utils.module_loading import autodiscover_modules
 
 from cq import conf
+from cq.worker.reloading import watch as watch_reloader
 
 
 class CQConfig(AppConfig):
@@ -24,6 +25,7 @@ class CQConfig(AppConfig):
     def ready(self) -> None:
         """Import every app's tasks.py: a typo in one is an error here, not a lost task."""
         import_module("cq.checks")
+        watch_reloader()
         autodiscover_modules("tasks")
         # A setting that cannot be read is reported by the checks, with a hint.
         if not conf.problems():

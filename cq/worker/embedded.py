@@ -1,18 +1,19 @@
 """
 The worker inside the web process: SQLite, no services, one command.
 
-It runs on the web server's own loop and is rung without any layer. Started by the ASGI
-application when the first scope arrives (daphne has no lifespan), or by the lifespan of
-uvicorn, hypercorn and granian; stopped with the server, draining for a short while so
-that the last frames still reach the sockets.
+It runs on the web server's own loop and is rung without any layer. Started and stopped by
+the lifespan of uvicorn, hypercorn and granian, and with the reactor of daphne, which has no
+lifespan; drained for a short while so that the last frames still reach the sockets.
 """
 
 import asyncio
 import contextvars
 import logging
 import signal
+import sys
 import threading
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import Any
 
 from django.db import Error
@@ -75,14 +76,31 @@ class EmbeddedWorker:
                 is_waiting = True
                 await asyncio.sleep(_RETRY_SECONDS)
 
-    async def stop(self) -> None:
-        """Drain and end; what still runs is handed back. Leaves time for the last frames."""
+    async def stop(self, *, at_once: bool = False) -> None:
+        """
+        Drain and end; what still runs is handed back. Leaves time for the last frames.
+
+        With `at_once` nothing that runs is waited for, nor any frame.
+        """
         self._stopping.set()
-        if self._runner is None or self._task is None:
+        if self._runner is None or self._task is None or self._task.done():
             return
-        self._runner.stop()
+        if at_once:
+            self._runner.force()
+        else:
+            self._runner.stop()
         await asyncio.wait([self._task], timeout=EMBEDDED_GRACE + 2)
-        await asyncio.sleep(LINGER)
+        if not at_once:
+            await asyncio.sleep(LINGER)
+
+    def stop_from_thread(self, *, at_once: bool = False) -> None:
+        """Stop it from a thread that is not its loop's, and wait until it has ended."""
+        loop = self._loop
+        if loop is None or not loop.is_running():
+            return
+        stopped = asyncio.run_coroutine_threadsafe(self.stop(at_once=at_once), loop)
+        with suppress(TimeoutError):
+            stopped.result(EMBEDDED_GRACE + 2 + LINGER + 1)
 
 
 embedded_worker = EmbeddedWorker()
@@ -93,8 +111,9 @@ def with_worker(application: Application) -> Application:
     Host a worker beside an ASGI application, when CQ["EMBEDDED"] is on (by default DEBUG).
 
     Answers the lifespan protocol, where the server speaks it, and passes everything else
-    on; under daphne and runserver the worker starts with the first connection.
+    on. Under daphne and its runserver the worker starts and ends with the server as well.
     """
+    _follow_daphne()
 
     async def wrapped(scope: dict[str, Any], receive: Any, send: Any) -> None:
         if not conf.current().embedded:
@@ -107,6 +126,29 @@ def with_worker(application: Application) -> Application:
         await application(scope, receive, send)
 
     return wrapped
+
+
+def _follow_daphne() -> None:
+    """Start the worker with the reactor of this process, if daphne is its server, and stop it."""
+    reactor = sys.modules.get("twisted.internet.reactor")
+    if reactor is None or "daphne.server" not in sys.modules:
+        return
+
+    def start() -> None:
+        if conf.current().embedded:
+            embedded_worker.ensure_started()
+
+    def stop() -> Any:
+        # The reactor goes on until this has been done.
+        loop = asyncio.get_running_loop()
+        stopping = loop.create_task(embedded_worker.stop(), name="cq shutdown")
+        return sys.modules["twisted.internet.defer"].Deferred.fromFuture(stopping)
+
+    def begin() -> None:
+        reactor.addSystemEventTrigger("before", "shutdown", stop)
+        reactor.callLater(0, start)  # on the loop, which does not turn yet
+
+    reactor.callWhenRunning(begin)
 
 
 async def _lifespan(receive: Any, send: Any) -> None:
