@@ -4,7 +4,7 @@ T5 to T11, T13, T14 and T16: an attempt ends, or a task is ended from outside.
 
 import json
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from uuid import UUID
 
 from cq.definition.payload import JSON
@@ -113,24 +113,30 @@ def end_attempts(
         "failure_ttl": failure_ttl,
     }
     results = {ending.id: ending.result for ending in endings}
-    return [replace(row, result=results[row.id]) for row in moved(db, db.run(sql, params))]
+    return moved(db, db.run(sql, params), results)
 
 
 def _row(db: Dialect, ending: Ending) -> dict[str, JSON]:
-    return {
+    # What is left out is NULL, and most endings have nothing but their names to tell.
+    row: dict[str, JSON] = {
         "id": ending.id.hex,
         "token": ending.token.hex,
         "status": ending.status.value,
-        "result": ending.result,
         "stores": ending.stores_result,
-        "error": ending.error,
-        "failure": json.dumps([ending.failure]) if ending.failure else None,
-        "run_at": db.fill_moment(None, ending.delay),
-        "delay": ending.delay,
         "children": ending.children,
-        "waiting_on": ending.waiting_on.hex if ending.waiting_on else None,
         "crashed": ending.crashed,
     }
+    if ending.result is not None:
+        row["result"] = ending.result
+    if ending.error is not None:
+        row["error"] = ending.error
+    if ending.failure:
+        row["failure"] = json.dumps([ending.failure])
+    if ending.delay is not None:
+        row |= {"delay": ending.delay, "run_at": db.fill_moment(None, ending.delay)}
+    if ending.waiting_on is not None:
+        row["waiting_on"] = ending.waiting_on.hex
+    return row
 
 
 def end_from(

@@ -2,7 +2,7 @@
 What every transition returns, and the words their statements share.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
@@ -41,8 +41,12 @@ MOVED = (
 )
 
 
-def moved(db: Dialect, rows: Iterable[Sequence[Any]]) -> list[Moved]:
-    """Read rows of the columns MOVED, and a result behind them if there is one."""
+def moved(
+    db: Dialect, rows: Iterable[Sequence[Any]], results: Mapping[UUID, str | None] | None = None
+) -> list[Moved]:
+    """Read rows of the columns MOVED; a result comes behind them, or from the caller."""
+    if results is not None:
+        rows = [(*row, results[db.uuid(row[0])]) for row in rows]  # type: ignore[index]
     return [
         Moved(
             id=db.uuid(row[0]),  # type: ignore[arg-type]
