@@ -17,6 +17,7 @@ from cq.errors import AttemptVoid
 from cq.execution.context import Context
 from cq.execution.invocation import succeeded
 from cq.execution.notices import tell_ended
+from cq.failpoints import reached
 from cq.models.queries import database
 from cq.models.sessions import prepared
 from cq.models.sql import dialect
@@ -43,6 +44,7 @@ def run_atomically(
         value = call()
         outcome = succeeded(context, value)
         status = _write(function, context, outcome, lines())
+    reached("after_completion_commit", [context.claimed])
     tell_ended(context.claimed, outcome, status)
     return value
 

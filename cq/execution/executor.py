@@ -26,6 +26,7 @@ from cq.execution.attempt import Attempt, Kind, Stopper, StopReason
 from cq.execution.context import Commit, Context
 from cq.execution.invocation import bound, failed, succeeded
 from cq.execution.notices import tell_started
+from cq.failpoints import reached
 from cq.models.streams import Line
 from cq.models.transitions import Claimed
 from cq.progress.buffer import AttemptBuffer
@@ -90,7 +91,11 @@ class Executor:
         try:
             if attempt.kind != "process":
                 tell_started(attempt.claimed)  # the child tells of its own
+            if attempt.kind != "process":
+                reached("before_body", [attempt.claimed])
             outcome = await self._run(attempt)
+            if attempt.kind != "process":
+                reached("after_body", [attempt.claimed])
         except (Exception, asyncio.CancelledError) as problem:  # noqa: BLE001 - not the body's fault
             outcome = self._not_run(attempt, problem)
         finally:

@@ -18,6 +18,7 @@ from channels.exceptions import ChannelFull
 from channels.layers import BaseChannelLayer
 
 from cq.errors import InvalidOption
+from cq.failpoints import reached
 from cq.transport.groups import gather
 from cq.transport.inbox import Inbox
 from cq.transport.messages import MAX_IDS, Message, channel_name, run_message
@@ -167,7 +168,9 @@ class BellSender(Sender[Bell]):
     async def send_next(self, layer: BaseChannelLayer) -> None:
         queue, ids = next(iter(self._ids.items()))
         try:
+            reached("before_send")
             await layer.send(channel_name(queue), run_message(ids[:MAX_IDS]))
+            reached("after_send")
             self.sent += 1
         except ChannelFull:
             # The channel holds more bells than anybody has answered: one more is no loss.

@@ -23,6 +23,7 @@ from cq.definition import registry
 from cq.definition.signature import TaskFunctionLike
 from cq.execution.here import attempt_here, complete_here
 from cq.execution.invocation import failed
+from cq.failpoints import reached
 from cq.models.transitions import Claimed
 from cq.progress import publisher
 from cq.workflow.completion import Completion
@@ -44,10 +45,13 @@ def serve(requests: IO[str], answers: IO[str]) -> None:
         claimed = tasks.get()
         function = registry.lookup(claimed.func_name)
         with kept_sessions():
+            reached("before_body", [claimed])
             completion = _attempt(claimed, function, recorder)
+            reached("after_body", [claimed])
         if completion is not None:
             _complete(completion)
         _flush(recorder)  # the last progress: this process may be ended as soon as it answers
+        reached("before_answer", [claimed])
         answers.write("done\n")
 
 

@@ -17,6 +17,7 @@ from django.db import Error
 
 from cq import conf
 from cq.aio import Lane
+from cq.failpoints import reached
 from cq.models.transitions import Claimed, Want
 from cq.transport import dispatcher
 from cq.worker.lost_claims import lost_claims
@@ -135,7 +136,9 @@ class Claimer:
             if self._in_doubt:
                 await self._find_lost(worker)
                 continue
+            reached("before_claim")
             claimed = await self._lane.run(claim, worker, wants, self._queues)
+            reached("after_claim", claimed)
             self.claims += 1
             for task in claimed:
                 self._start(task)

@@ -14,6 +14,7 @@ from uuid import UUID
 from django.db import Error, connections
 
 from cq import conf
+from cq.failpoints import reached
 from cq.models import workers
 from cq.models.queries import database
 from cq.models.sessions import own_sessions
@@ -74,12 +75,14 @@ class Heartbeat:
 
     def _beat(self) -> None:
         try:
+            reached("before_beat")
             db = dialect()
             worker, held = self.worker, self._held()
             if not workers.beat(db, worker, self.state):
                 self._declared_dead(worker)
             elif void := workers.void_tokens(db, held):
                 self._void(void)
+            reached("after_beat")
             self.beats += 1
             self._is_down = False
         except Error as problem:
@@ -87,3 +90,5 @@ class Heartbeat:
                 logger.warning("The heartbeat waits for the database: %s", problem)
             self._is_down = True
             connections[database()].close()
+        except Exception:  # a heart that stops for good makes a dead worker of a living one
+            logger.exception("A heartbeat failed; the next one comes in its time.")

@@ -17,6 +17,7 @@ from uuid import UUID
 from django.db import Error
 
 from cq.aio import Lane
+from cq.failpoints import reached
 from cq.models import Worker, workers
 from cq.models.sql import dialect
 from cq.worker.heartbeat import Heartbeat
@@ -122,6 +123,7 @@ class Membership:
 
     async def leave(self) -> None:
         """Stop beating and retire the row; the last thing a worker does."""
+        reached("before_leave")
         with suppress(Error, TimeoutError):
             async with asyncio.timeout(_LEAVE_SECONDS):
                 if self._heartbeat is not None:

@@ -13,6 +13,7 @@ from collections.abc import Callable
 
 from channels.layers import BaseChannelLayer
 
+from cq.failpoints import reached
 from cq.layers import RedisLayer
 from cq.transport.messages import Message, channel_name
 from cq.transport.outage import Outage
@@ -81,6 +82,7 @@ class Receiver:
     async def _received(self, message: object) -> None:
         self.received += 1
         try:
+            reached("after_receive")
             if not isinstance(message, dict):
                 self.garbage += 1
             elif self._stopping.is_set():

@@ -19,6 +19,7 @@ from django.db import Error
 
 from cq import conf
 from cq.aio import Lane
+from cq.failpoints import reached
 from cq.models import workers
 from cq.models.sql import dialect
 from cq.worker.process_identity import ProcessIdentity, is_gone
@@ -74,6 +75,7 @@ class Rescuer:
             if other.id == self._own() or not self._is_dead(other, now, lease):
                 continue
             if declare_dead(other.id, other.beat):
+                reached("after_declare_dead")
                 logger.warning("Worker %s is dead; its tasks are rescued.", other.id)
         self._seen = {other.id: self._seen[other.id] for other in live if other.id in self._seen}
         rescued = rescue_tasks()

@@ -15,6 +15,7 @@ from uuid import UUID
 from django.db import transaction
 
 from cq.definition.status import TERMINAL
+from cq.failpoints import reached
 from cq.models.sql import Dialect, database
 from cq.models.streams import Recorded, TreeChange, count_open, move_records
 from cq.models.task import Task
@@ -151,6 +152,7 @@ endings = Endings()
 
 def tell(aftermath: Aftermath) -> None:
     """Ring and publish; called after the commit, never raises what a layer does."""
+    reached("before_ring", aftermath.moved)
     for queue, ids in aftermath.bells.items():
         dispatcher.ring(queue, [id.hex for id in ids])
     endings.tell(aftermath.moved)

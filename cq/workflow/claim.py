@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from uuid import UUID
 
+from cq.failpoints import reached
 from cq.models import transitions
 from cq.models.sql import dialect
 from cq.models.transitions import Claimed, Want, next_due
@@ -26,8 +27,11 @@ def claim(
     """
     db = dialect()
     if db.is_postgres:
-        return repeated(lambda: transitions.claim(db, worker, wants, queues))
-    return repeated(lambda: _claim_exclusively(worker, wants, queues))
+        claimed = repeated(lambda: transitions.claim(db, worker, wants, queues))
+    else:
+        claimed = repeated(lambda: _claim_exclusively(worker, wants, queues))
+    reached("after_claim_commit", claimed)
+    return claimed
 
 
 def _claim_exclusively(

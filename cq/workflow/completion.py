@@ -22,6 +22,7 @@ from cq.definition.payload import dumps
 from cq.definition.signature import NewTask
 from cq.definition.status import TERMINAL, Status
 from cq.errors import CQError
+from cq.failpoints import reached
 from cq.models.queries import append_errorback, statuses_behind
 from cq.models.sql import Dialect
 from cq.models.streams import Line, append
@@ -60,6 +61,11 @@ class Completion:
     stores_result: bool = True
     at_most_once: bool = False
     lines: list[Line] = field(default_factory=list)
+
+    @property
+    def func_name(self) -> str:
+        """The name of the task function."""
+        return self.claimed.func_name
 
 
 @dataclass(slots=True)
@@ -115,13 +121,16 @@ def complete_each(batch: Sequence[Completion]) -> Written:
 def _complete_all(batch: Sequence[Completion]) -> dict[UUID, Status]:
     def work() -> dict[UUID, Status]:
         with engine_transaction(lock_timeout_ms=LOCK_TIMEOUT_MS) as db:
+            reached("before_completion", batch)
             moved = write(db, batch)
             statuses = {row.id: row.status for row in moved}
             left = [item.claimed for item in batch if item.claimed.id not in statuses]
             # A commit whose answer was lost: these were written by an earlier call.
             return statuses | statuses_behind(db, {claimed.id: claimed.token for claimed in left})
 
-    return repeated(work, unless=is_lock_timeout)
+    statuses = repeated(work, unless=is_lock_timeout)
+    reached("after_completion_commit", batch)
+    return statuses
 
 
 def _is_lasting(problem: Exception) -> bool:
@@ -160,6 +169,7 @@ def write(db: Dialect, batch: Sequence[Completion]) -> list[Moved]:
     )
     if not moved:
         return moved
+    reached("mid_completion", moved)
     by_id = {row.id: row for row in moved}
     attempts = {item.claimed.id: item.claimed.attempt for item in batch if item.claimed.id in by_id}
     aftermath = Aftermath(attempts=attempts)
@@ -180,6 +190,7 @@ def write(db: Dialect, batch: Sequence[Completion]) -> list[Moved]:
         aftermath.recorded = append(db, lines)
     aftermath.count(db)
     aftermath.tell_after_commit()
+    reached("before_completion_commit", moved)
     return moved
 
 
@@ -271,6 +282,8 @@ def _spawn(
         for plan in outcome.children
     ]
     merged = _insert(db, [plan for _, plan in plans], aftermath) if plans else set()
+    if plans:
+        reached("mid_spawn", [row for row, _ in plans])
     for row, plan in plans:
         if plan.id not in merged:
             aftermath.grown(row.root_uuid, 1)

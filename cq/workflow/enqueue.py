@@ -23,6 +23,7 @@ from cq.errors import (
     DuplicateSubmit,
     InvalidOption,
 )
+from cq.failpoints import reached
 from cq.models.queries import Relative, database, holder_of_key, lock_relatives, rows_by_id
 from cq.models.sql import Dialect, dialect
 from cq.models.task import Task
@@ -55,6 +56,7 @@ def insert_new(tasks: Sequence[NewTask]) -> list[Task]:
     """Insert planned rows; the rest of `enqueue_many`, for plans that others have made."""
     if not tasks:
         return []
+    reached("before_insert", tasks)
     plain = not any(task.parent or task.previous or task.unique_key or task.tick for task in tasks)
     if plain:
         db = dialect()
@@ -68,6 +70,7 @@ def insert_new(tasks: Sequence[NewTask]) -> list[Task]:
     for row in made:
         if not row.is_merged:
             task_enqueued.send_robust(sender=Task, task=row)
+    reached("after_insert", tasks)
     return made
 
 

@@ -12,8 +12,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from uuid import UUID
 
-from django.db import DatabaseError
+from django.db import Error
 
+from cq.failpoints import reached
 from cq.models.progress_rows import ProgressRow, write_progress
 from cq.models.sql import dialect
 from cq.models.streams import Line, Recorded, append
@@ -111,18 +112,22 @@ class Recorder:
             if (value := source.buffer.take_progress()) is not None
         ]
         try:
+            reached("before_flush", [source.claimed for source in held])
             recorded = repeated(lambda: _write(lines, [*rows, *fresh]))
-        except DatabaseError as problem:
-            logger.warning("Log lines wait for the database: %s", problem)
+        except Exception as problem:
             for source, found in taken:
                 source.buffer.put_back(found)
                 self._note(source)
             with self._lock:
                 self._last_words = [*rows, *fresh, *self._last_words]
+            if not isinstance(problem, Error):
+                raise
+            logger.warning("Log lines wait for the database: %s", problem)
             return []
         finally:
             for source in held:
                 source.buffer.flushing.release()
+        reached("after_flush", [source.claimed for source in held])
         self._tell(recorded, [*rows, *fresh])
         return recorded
 

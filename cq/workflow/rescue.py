@@ -17,6 +17,7 @@ from django.db import OperationalError
 
 from cq import conf
 from cq.definition.status import CLAIMABLE, Status
+from cq.failpoints import reached
 from cq.models import workers
 from cq.models.sql import Dialect, dialect
 from cq.models.transitions import end_from, park_heads, put_back, unpark
@@ -61,13 +62,18 @@ def _put_back() -> int:
         with engine_transaction() as db:
             ids = workers.orphans(db, BATCH, max_crashes=conf.current().max_crashes, spent=False)
             moved = put_back(db, ids, backoff=_BACKOFF_SECONDS)
+            if moved:
+                reached("mid_put_back", moved)
             aftermath = Aftermath(moved=list(moved))
             for row in moved:
                 aftermath.ring(row.queue, [row.id])
             aftermath.tell_after_commit()
             return len(moved)
 
-    return repeated(work)
+    count = repeated(work)
+    if count:
+        reached("after_put_back")
+    return count
 
 
 def _lose() -> int:

@@ -18,6 +18,7 @@ from django.db import connections, transaction
 from cq import conf
 from cq.definition.status import ACTIVE, Status
 from cq.errors import WaitTimeout
+from cq.failpoints import reached
 from cq.models.queries import database, lock_free, open_family, rows_by_id
 from cq.models.sql import dialect
 from cq.models.task import Task
@@ -99,6 +100,7 @@ def _end(family: Mapping[UUID, UUID | None], *, from_above: bool = False) -> lis
             error=REVOKED_BY_HAND,
             failure_ttl=conf.current().failure_ttl,
         )
+        reached("mid_revoke", ended)
         aftermath = Aftermath()
         settle(db, ended, aftermath)
         aftermath.count(db)

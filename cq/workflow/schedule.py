@@ -22,6 +22,7 @@ from cq.definition.crontab import Crontab, zone
 from cq.definition.options import CallOptions
 from cq.definition.signature import Signature, TaskFunctionLike
 from cq.errors import CQError, InvalidOption, InvalidTask
+from cq.failpoints import reached
 from cq.models.queries import database
 from cq.models.repeating import (
     NAME_LENGTH,
@@ -186,11 +187,13 @@ def _fire(entry: RepeatingTask, firing: Firing, now: datetime) -> Task | None:
             rows.update(skipped=F("skipped") + firing.missed, last_skip=now)
             return None
         options = CallOptions(**entry.call_options(), tick=firing.tick, missed=firing.missed)
+        reached("mid_fire", [entry])
         task = enqueue(Signature(function, tuple(entry.args), entry.kwargs, options))
         if task.is_merged:
             rows.update(skipped=F("skipped") + 1, last_skip=now)
             return None
         rows.update(last_run=now)
+        reached("before_fire_commit", [entry])
         return task
 
 

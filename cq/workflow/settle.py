@@ -16,6 +16,7 @@ from cq.definition.payload import JSON
 from cq.definition.registry import find
 from cq.definition.signature import NewTask
 from cq.definition.status import Status
+from cq.failpoints import reached
 from cq.models.queries import Relative, roots_with_company
 from cq.models.sql import Dialect
 from cq.models.transitions import (
@@ -55,6 +56,7 @@ def settle(
         if fresh:
             _note(db, fresh, waiting, aftermath)
             released = release_successors(db, fresh, failure_ttl=settings.failure_ttl)
+            reached("mid_settle", fresh)
             fresh = [row for row in released if row.status is Status.REVOKED]
             for row in released:
                 if row.status is Status.QUEUED:
@@ -145,3 +147,4 @@ def call_errorbacks(
     # In a batch with the row's own end its tree still counts the row itself.
     aftermath.grown(row.root_uuid, len(tasks), base=1 if isinstance(row, Moved) else 0)
     aftermath.inserted(insert(db, tasks))
+    reached("mid_errorbacks", [row])
