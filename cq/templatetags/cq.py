@@ -5,6 +5,7 @@ What `{% cq_task %}` leaves in the page is the element with a token for just wha
 and between its tags a bar and a word that are right without JavaScript.
 """
 
+import json
 from typing import Any
 
 from django import template
@@ -13,10 +14,12 @@ from django.templatetags.static import static
 from django.urls import NoReverseMatch, reverse
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
+from django.utils.translation import gettext
 
-from cq.definition.status import TERMINAL, Status
+from cq.definition.status import ERROR, HELD, TERMINAL, Status
 from cq.errors import InvalidOption
-from cq.models import Task
+from cq.models import Progress, Task
+from cq.models.sql import database
 from cq.web import access
 from cq.web.protocol import ACTIONS
 from cq.web.tokens import watch_token
@@ -24,6 +27,12 @@ from cq.web.tokens import watch_token
 register = template.Library()
 
 SHOWN = {"bar": "progress", "log": "log", "tree": "tree", "result": "result", "error": "error"}
+WORDS = (
+    *(status.label for status in Status),
+    *("Retry", "Revoke", "Progress", "Error", "Result", "Subtasks", "Log", "reconnecting…"),
+)
+"""What the element says; a project's catalogue may translate it."""
+
 _WRITTEN = "cq_script_is_written"
 
 
@@ -55,30 +64,53 @@ def cq_task(
     Show a task: `{% cq_task task show="bar log tree" actions="revoke retry" %}`.
 
     The token it makes allows what is shown and nothing else, for the user who is logged in.
-    Further attributes (`id`, `label`, `src`, `class`, …) are those of the element.
+    For that user it is renewed while the page is open. Further attributes (`id`, `label`,
+    `src`, `class`, `on_success`, …) are those of the element.
     """
     shown = _known(show, SHOWN, "show")
     acts = _known(actions, dict(zip(ACTIONS, ACTIONS, strict=True)), "actions")
+    own = {"id": f"cq-{task.id}", "poll": _address("cq:watch", task)}
     if token is None:
         user = getattr(context.get("request"), "user", None)
-        scopes = [SHOWN[word] for word in shown] + acts
-        token = watch_token(task, scopes, user=user if access.is_member(user) else None)
+        bound_to = user if access.is_member(user) else None
+        scopes = [*(SHOWN[word] for word in shown), *acts]
+        token = watch_token(task, scopes, user=bound_to, renewable=bound_to is not None)
+        own["refresh-url"] = _address("cq:renew", task) if bound_to else ""
+    own["words"] = _translations()
+    given = {name.replace("_", "-"): value for name, value in attributes.items()}
     status = Status(task.status)
     return {
         "task": task,
         "token": token,
         "show": " ".join(shown),
         "actions": " ".join(acts),
-        "poll": _poll_address(task),
-        "attributes": {
-            "id": f"cq-{task.id}",
-            **{name.replace("_", "-"): value for name, value in attributes.items()},
-        },
+        "attributes": {name: value for name, value in (own | given).items() if value != ""},
         "label": attributes.get("label", task.func_name),
         "status": status,
-        "is_over": status in TERMINAL,
-        "is_full": status is Status.SUCCESS,
+        "status_word": gettext(status.label),
+        "value": _value(task, status),
+        "error": task.error if "error" in shown and status in ERROR else None,
     }
+
+
+def _value(task: Task, status: Status) -> str | None:
+    """How full the bar is without JavaScript, from 0 to 1; None while nobody can tell."""
+    if status is Status.SUCCESS:
+        return "1"
+    if status in TERMINAL:
+        return "0"
+    if status not in HELD or task._state.adding:
+        return None
+    found = Progress.objects.using(database()).filter(task=task.pk).values_list("done", "total")
+    done, total = found.first() or (0, None)
+    return f"{min(done / total, 1):.2f}" if total else None
+
+
+def _translations() -> str:
+    """The words of the element in the language of the request, where they differ."""
+    words = {word: gettext(word) for word in WORDS}
+    changed = {word: text for word, text in words.items() if word != text}
+    return json.dumps(changed, ensure_ascii=False) if changed else ""
 
 
 def _known(text: str, known: dict[str, str], name: str) -> list[str]:
@@ -92,8 +124,8 @@ def _known(text: str, known: dict[str, str], name: str) -> list[str]:
     return words
 
 
-def _poll_address(task: Task) -> str:
+def _address(name: str, task: Task) -> str:
     try:
-        return reverse("cq:watch", args=[task.id])
+        return reverse(name, args=[task.id])
     except NoReverseMatch:
         return ""

@@ -27,7 +27,7 @@ from django.utils.crypto import constant_time_compare
 from cq.errors import InvalidToken, Refused
 from cq.models import Task
 from cq.models.sql import database
-from cq.web.tokens import Claims, read_token
+from cq.web.tokens import Claims, read_token, renew_token
 
 OWNER_SCOPES = frozenset({"progress", "tree", "log"})
 STAFF_SCOPES = {
@@ -63,6 +63,17 @@ def grant(task: UUID, *, user: Any = None, token: str | None = None) -> Grant:
     if "progress" not in scopes:
         raise _refused("expired" if expired == task else "refused")
     return Grant(task, root, scopes)
+
+
+def renewed(task: UUID, *, user: Any, token: str) -> str:
+    """Renew a watch token of this task for the user who is logged in, or raise Refused."""
+    try:
+        fresh = renew_token(token, user=user if is_member(user) else None)
+    except InvalidToken as error:
+        raise _refused("refused") from error
+    if read_token(fresh).task != task:
+        raise _refused("refused")
+    return fresh
 
 
 def is_member(user: Any) -> bool:

@@ -12,7 +12,14 @@ import time_machine
 from django.core import signing
 
 from cq.errors import InvalidOption, InvalidToken
-from cq.web.tokens import SALT, SCOPES, read_token, watch_token
+from cq.web.tokens import (
+    RENEWABLE_SECONDS,
+    SALT,
+    SCOPES,
+    read_token,
+    renew_token,
+    watch_token,
+)
 
 TASK = uuid4()
 
@@ -94,3 +101,45 @@ def test_another_secret_key_forges_all(settings: Any):
     token = watch_token(TASK)
     settings.SECRET_KEY = "changed"
     assert refusal(token) == "forged"
+
+
+ANN, BOB = SimpleNamespace(pk=7), SimpleNamespace(pk=8)
+
+
+def test_its_user_renews_it_even_after_its_end_with_the_same_scopes():
+    token = watch_token(TASK, ["log"], user=ANN, ttl=60, renewable=True)
+    with time_machine.travel(time.time() + 3600):
+        claims = read_token(renew_token(token, user=ANN))
+        assert (claims.task, claims.scopes, claims.user) == (TASK, {"progress", "log"}, "7")
+        assert abs(claims.expires - time.time() - 86400) < 5
+
+
+@pytest.mark.parametrize(
+    ("made", "asks", "after", "code"),
+    [
+        ({"user": ANN, "renewable": True}, BOB, 0, "refused"),
+        ({"user": ANN, "renewable": True}, None, 0, "refused"),
+        ({"renewable": True}, ANN, 0, "refused"),
+        ({"user": ANN}, ANN, 0, "expired"),
+        ({"user": ANN, "renewable": True}, ANN, RENEWABLE_SECONDS + 1, "expired"),
+    ],
+)
+def test_nobody_else_does_and_not_for_ever(made: Any, asks: Any, after: int, code: str):
+    token = watch_token(TASK, **made)
+    with time_machine.travel(time.time() + after), pytest.raises(InvalidToken) as caught:
+        renew_token(token, user=asks)
+    assert caught.value.facts["code"] == code
+
+
+def test_renewing_does_not_lengthen_the_time_to_renew():
+    token = watch_token(TASK, user=ANN, renewable=True)
+    with time_machine.travel(time.time() + 6 * 86400):
+        token = renew_token(token, user=ANN)
+    with time_machine.travel(time.time() + 8 * 86400), pytest.raises(InvalidToken):
+        renew_token(token, user=ANN)
+
+
+def test_a_forged_one_is_not_renewed():
+    token = watch_token(TASK, user=ANN, renewable=True)
+    with pytest.raises(InvalidToken):
+        renew_token(token[:-2] + "xx", user=ANN)
