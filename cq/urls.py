@@ -9,12 +9,14 @@ from django.urls import path
 
 from cq.web import views
 from cq.web.pages.addresses import own_pages
+from cq.web.task_page import Mount, patterns
 
 app_name = "cq"
 
 urlpatterns = [
     *own_pages(),
-    path("t/<uuid:task>/", views.task_page, name="task"),
+    *patterns(Mount("cq:task", "cq/base.html", "cq:"), "task", "t/<uuid:task>/"),
     path("t/<uuid:task>/watch", views.watch, name="watch"),
+    path("t/<uuid:task>/token", views.renew, name="renew"),
     path("t/<uuid:task>/<str:do>", views.act, name="act"),
 ]

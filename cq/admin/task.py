@@ -28,6 +28,7 @@ from cq.definition.status import ERROR
 from cq.errors import CQError
 from cq.models import LogLine, Task
 from cq.web.pages.addresses import admin_pages
+from cq.web.task_page import Mount, patterns
 
 MAX_PAGE = 100
 MAX_ACTED_ON = 1000
@@ -171,7 +172,19 @@ class TaskAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
             path(f"<uuid:pk>/{verb}/", self.admin_site.admin_view(view), name=f"cq_task_{verb}")
             for verb, view in (("retry", self.retry_view), ("revoke", self.revoke_view))
         ]
-        return [*own, *admin_pages(self.admin_site, "live/"), *super().get_urls()]
+        pages = admin_pages(self.admin_site, "live/")
+        return [*own, *self._task_pages(), *pages, *super().get_urls()]
+
+    def _task_pages(self) -> list[URLPattern]:
+        """The live page of a task, behind this admin's login and in its frame."""
+        site = self.admin_site
+        mount = Mount(
+            "admin:cq_task_live", "cq/admin_base.html", "admin:cq_", site.name, site.each_context
+        )
+        urls = patterns(mount, "cq_task_live", "<uuid:task>/live/")
+        for url in urls:
+            url.callback = site.admin_view(url.callback)
+        return urls
 
     def render_change_form(
         self, request: HttpRequest, context: dict[str, Any], *args: Any, **kwargs: Any

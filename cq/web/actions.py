@@ -2,8 +2,8 @@
 Actions: what a reader may do to a task from a browser.
 
 The right is checked at the moment of the action, then the engine's own verb is called,
-which tells every watcher of the tree to look. The verbs are a table: no name from the wire
-reaches an attribute.
+which tells every watcher of the tree to look, and the audit gets an entry. The verbs are a
+table: no name from the wire reaches an attribute.
 """
 
 from collections.abc import Callable
@@ -11,10 +11,11 @@ from typing import Any
 from uuid import UUID
 
 from cq.errors import Refused
-from cq.web import access
+from cq.web import access, audit
 from cq.workflow import retry, revoke
 
 _VERBS: dict[str, Callable[[UUID], object]] = {"revoke": revoke.revoke, "retry": retry.retry}
+_SAID = {"revoke": "Revoked.", "retry": "Retried."}
 
 
 def act(do: str, task: UUID, *, user: Any, token: str | None) -> UUID:
@@ -32,4 +33,5 @@ def act(do: str, task: UUID, *, user: Any, token: str | None) -> UUID:
             code="refused",
         )
     _VERBS[do](task)
+    audit.note(user if access.is_member(user) else None, task, _SAID[do])
     return grant.root

@@ -1,5 +1,5 @@
 """
-Views: the polling endpoint for pages without a socket, actions, and the task page.
+Views: the polling endpoint for pages without a socket, actions, and new tokens.
 
 The endpoint answers with the frames of the socket, made from the rows. Whoever may not
 see a task gets the 404 of a task that does not exist. A token comes in the header
@@ -11,10 +11,7 @@ import json
 from typing import Any
 from uuid import UUID
 
-from django.contrib.auth.views import redirect_to_login
 from django.http import Http404, HttpRequest, HttpResponse, JsonResponse
-from django.shortcuts import render
-from django.urls import NoReverseMatch, reverse
 from django.views.decorators.cache import never_cache
 from django.views.decorators.csrf import csrf_exempt, csrf_protect
 from django.views.decorators.http import require_GET, require_POST
@@ -153,34 +150,21 @@ def _act(request: HttpRequest, task: UUID, do: str) -> HttpResponse:
     return JsonResponse({"type": "did", "id": str(task), "do": do})
 
 
-def task_page(request: HttpRequest, task: UUID) -> HttpResponse:
-    """Show one task, live, to its owner and to staff with `cq.view_task`."""
+@csrf_exempt
+@require_POST
+@never_cache
+def renew(request: HttpRequest, task: UUID) -> HttpResponse:
+    """
+    Answer with a new watch token for the one in the header, to the user it is bound to.
+
+    No CSRF token is needed: no other site can send that header.
+    """
     user = _user(request)
-    if not access.is_member(user):
-        return redirect_to_login(request.get_full_path(), _login_url())
     try:
-        grant = access.grant(task, user=user)
+        grant = access.renewed(task, user=user, token=_token(request) or "")
     except Refused as error:
-        raise Http404 from error
-    node = snapshot.read([snapshot.Want(grant.root, tasks=(grant.task,))])[grant.root].nodes[0]
-    return render(
-        request,
-        "cq/task.html",
-        {
-            "task": grant.task,
-            "state": node,
-            "show": " ".join(["bar", *(part for part in ("tree", "log") if part in grant.scopes)]),
-            "actions": " ".join(action for action in ACTIONS if action in grant.scopes),
-            "poll": reverse("cq:watch", args=[grant.task]),
-        },
-    )
-
-
-def _login_url() -> str | None:
-    try:
-        return reverse("admin:login")
-    except NoReverseMatch:
-        return None
+        return _problem(error, 404)
+    return JsonResponse({"token": grant})
 
 
 def _user(request: HttpRequest) -> Any:

@@ -1,4 +1,4 @@
-"""The polling endpoint, the actions and the task page, through Django's test client."""
+"""The polling endpoint and the actions, through Django's test client."""
 
 from __future__ import annotations
 
@@ -182,34 +182,3 @@ class TestActions:
 
     def test_a_get_changes_nothing(self, tree: Tree):
         assert Client().get(address(tree, "revoke"), headers=bearer(tree)).status_code == 405
-
-
-class TestPage:
-    def test_staff_see_the_element(self, tree: Tree):
-        page = staff().client.get(address(tree, "")).text
-        assert f'<cq-task task="{tree.id}" show="bar tree log"' in page
-        assert 'src="/static/cq/cq.js"' in page
-
-    def test_a_visitor_is_asked_to_log_in_whatever_the_id(self, tree: Tree):
-        for task in (tree, uuid4()):
-            response = Client().get(address(task, ""))
-            assert response.status_code == 302
-            assert response["Location"].startswith("/admin/login/?next=/cq/t/")
-
-    def test_a_user_without_the_right_gets_the_404(self, tree: Tree):
-        person = Person("visitor")
-        assert person.client.get(address(tree, "")).status_code == 404
-        assert person.client.get(address(uuid4(), "")).status_code == 404
-
-    def test_hostile_names_are_text(self, database: Any, use_layers: Layers):
-        use_layers("none")
-        tree = Tree(func_name='<img src=x onerror="alert(1)">')
-        page = staff().client.get(address(tree, "")).text
-        assert "<img" not in page
-        assert "&lt;img src=x onerror=&quot;alert(1)&quot;&gt;" in page
-
-    def test_nothing_is_inline(self, tree: Tree):
-        page = staff().client.get(address(tree, "")).text
-        assert "<style" not in page
-        assert " style=" not in page
-        assert page.count("<script") == page.count('<script type="module" src=') == 1

@@ -85,8 +85,9 @@ class Place:
         return self.url("workers")
 
     def task(self, id: UUID) -> str:
-        """The page of one task: cq's own where it is included, else the admin's."""
-        for name in ("cq:task", "admin:cq_task_change"):
+        """The page of one task in this place, else where there is one."""
+        names = ("cq:task", "admin:cq_task_live")
+        for name in names if self.app is None else reversed(names):
             try:
                 return reverse(name, args=[id], current_app=self.app)
             except NoReverseMatch:
