@@ -33,11 +33,15 @@ from cq.web.protocol import (
 )
 from cq.web.subscription import Frame, Subscription
 
-POLICY = 1008
-"""Close code: the client broke a rule of the protocol."""
-FAILED = 1011
+POLICY = 4008
+"""
+Close code: the client broke a rule of the protocol.
+
+WebSocket's own 1008, 1011 and 1013 are not for applications: daphne refuses to send them.
+"""
+FAILED = 4011
 """Close code: the server could not go on."""
-TRY_AGAIN = 1013
+TRY_AGAIN = 4013
 """Close code: the client may come back, with `since`."""
 RETRY_SECONDS = 1.0
 

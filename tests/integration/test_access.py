@@ -194,7 +194,7 @@ class TestWhoMayWatch:
             await visitor.until("snap")
             await rows(getattr(person, end))
             assert (await visitor.until("bye"))["reason"] == "the session has ended"
-            assert await visitor.next() == {"type": "close", "code": 1008}
+            assert await visitor.next() == {"type": "close", "code": 4008}
 
     async def test_a_right_that_is_taken_away_ends_the_subscription(self, tree: Tree, rows: Rows):
         person = await rows(staff)
@@ -216,6 +216,8 @@ class TestWhoMayWatch:
 
 
 class TestOrigin:
+    """B24."""
+
     @pytest.mark.parametrize(
         "origin",
         [
@@ -267,6 +269,8 @@ class TestOrigin:
 
 
 class TestFloods:
+    """B27, B28, B29, B32, and B16 and B21 on their way."""
+
     async def test_five_frames_outside_the_protocol_are_answered_then_it_is_over(self, rows: Rows):
         async with page() as visitor:
             for text in ("{", '{"type":"_close"}', '{"type":"_on_sub"}', "[]"):
@@ -275,20 +279,20 @@ class TestFloods:
             codes = [(await visitor.next())["code"] for _ in range(5)]
             assert codes == ["bad_frame", "unknown_type", "unknown_type", "bad_frame", "bad_frame"]
             await visitor.until("bye")
-            assert await visitor.next() == {"type": "close", "code": 1008}
+            assert await visitor.next() == {"type": "close", "code": 4008}
 
     async def test_a_frame_that_is_too_large(self, rows: Rows):
         async with page() as visitor:
             await visitor.send_text(json.dumps({"type": "ping", "x": "y" * 5000}))
             await visitor.until("bye")
-            assert await visitor.next() == {"type": "close", "code": 1008}
+            assert await visitor.next() == {"type": "close", "code": 4008}
 
     async def test_too_many_frames_a_second(self, rows: Rows):
         async with page() as visitor:
             for _ in range(200):
                 await visitor.send(type="ping")
             await visitor.until("bye")
-            assert await visitor.next() == {"type": "close", "code": 1008}
+            assert await visitor.next() == {"type": "close", "code": 4008}
             assert visitor.types().count("pong") <= 90
 
     async def test_acks_that_move_nothing_count_as_well(self, rows: Rows):
@@ -317,7 +321,7 @@ class TestFloods:
         async with page(**options), page(**options):
             async with page(**options) as third:
                 assert (await third.until("bye"))["reason"] == "too many sockets of one user"
-                assert await third.next() == {"type": "close", "code": 1008}
+                assert await third.next() == {"type": "close", "code": 4008}
             async with page(limits=limits) as stranger:
                 await stranger.send(type="ping")
                 await stranger.until("pong")

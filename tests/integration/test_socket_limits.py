@@ -83,7 +83,7 @@ class TestSlowReaders:
             await slow.watch(tree, token=token(tree), since=0)
             bye = await slow.until("bye")
             assert "since" in bye["reason"]
-            assert await slow.next() == {"type": "close", "code": 1013}
+            assert await slow.next() == {"type": "close", "code": 4013}
         last = slow.numbers()[-1]
         async with page() as again:
             await again.watch(tree, token=token(tree), since=last)
