@@ -77,7 +77,8 @@ DATABASES = {
     else services.sqlite(DATA / "demo.sqlite3")
 }
 CHANNEL_LAYERS = services.layers(REDIS_URL)
-CQ = {"EMBEDDED": not (DATABASE_URL or REDIS_URL)}
+# So many tiles are printed at once: enough to see it, few enough to hand back at Ctrl-C.
+CQ = {"EMBEDDED": not (DATABASE_URL or REDIS_URL), "SLOTS": 48}
 
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 LANGUAGE_CODE = "en"

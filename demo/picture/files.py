@@ -49,6 +49,11 @@ class Folder:
         return self.path / "tiles" / f"{tile.name}.png"
 
 
+def wall() -> Path:
+    """Where the wall of the latest prints hangs."""
+    return Path(settings.MEDIA_ROOT) / "wall.png"
+
+
 def read(path: Path) -> Image.Image:
     """Return the picture in `path`, decoded."""
     with Image.open(path) as picture:

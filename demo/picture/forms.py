@@ -20,6 +20,7 @@ class PictureForm(forms.Form):
 
     upload = forms.FileField(required=False, allow_empty_file=True)
     sample = forms.CharField(required=False)
+    torn = forms.BooleanField(required=False)
 
     picture: Image.Image
     name: str

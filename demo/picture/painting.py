@@ -12,21 +12,27 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Self
 
-from PIL import Image, ImageChops, ImageEnhance, ImageFilter
+from PIL import Image, ImageChops, ImageEnhance, ImageFilter, ImageOps
 
 Box = tuple[int, int, int, int]
 
 MARGIN = 8
 """How far a pixel of the print looks around: blur and edges 3, the median 2; rounded up."""
 
-TILES = 60
-"""A picture is cut into about this many tiles, and never into fewer than 48."""
+TILES = 300
+"""A picture is cut into about this many tiles, and never into fewer."""
 
 INK = (30, 34, 66)
 """The colour of its lines: a blue that is nearly black."""
 
 HATCH = 8
 """The distance of two hatching lines, in pixels."""
+
+WALL_PLACES = 8
+"""How many prints hang on the wall."""
+
+WALL_PRINT = (240, 180)
+"""The size of a print on the wall, and 20 pixels between two."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,3 +183,13 @@ def hatch_pattern(size: tuple[int, int], at: tuple[int, int]) -> Image.Image:
         for left in range(0, size[0], HATCH):
             area.paste(unit, (left, top))
     return area
+
+
+def wall(prints: Iterable[Image.Image]) -> Image.Image:
+    """Return the prints side by side, four in a row, each with a frame of bare wall."""
+    width, height = WALL_PRINT[0] + 20, WALL_PRINT[1] + 20
+    whole = Image.new("RGB", (4 * width + 20, WALL_PLACES // 4 * height + 20), (228, 220, 205))
+    for place, picture in enumerate(list(prints)[:WALL_PLACES]):
+        fitted = ImageOps.fit(picture, WALL_PRINT, Image.Resampling.BICUBIC)
+        whole.paste(fitted, (20 + place % 4 * width, 20 + place // 4 * height))
+    return whole

@@ -1,26 +1,38 @@
 """
 The pages and files of the demo.
 
-`index` takes a picture and starts its print, `page` shows it fill in. Nobody logs in: a
-picture's address cannot be guessed, and the page carries a signed token with which its
-element may watch this one tree of tasks.
+`index` takes a picture and starts its print, `page` shows it fill in, `mend` lets a failed
+one go on, `wall` shows coalescing. Nobody needs to log in: a picture's address cannot be
+guessed, and the page carries a signed token with which its element may watch this one tree
+of tasks. Who enters as a reader gets a token of another scope.
 """
 
+from contextlib import suppress
+from datetime import timedelta
 from pathlib import Path
 from uuid import UUID
 
 from django.conf import settings
+from django.contrib.auth import login, logout
 from django.db import transaction
 from django.http import FileResponse, Http404, HttpRequest, HttpResponse, JsonResponse
 from django.shortcuts import get_object_or_404, redirect, render
+from django.urls import reverse
+from django.utils.http import url_has_allowed_host_and_scheme
 from django.views.decorators.cache import cache_control
-from django.views.decorators.http import require_GET, require_http_methods
+from django.views.decorators.http import require_GET, require_http_methods, require_POST
 
+from cq import watch_token
+from cq.errors import IllegalTransition
 from cq.models import Task
-from picture import board, files, uploads
+from picture import board, files, readers, uploads
 from picture.forms import PictureForm, samples
 from picture.models import Beat, Picture
-from picture.tasks import make_print, stitch, write_report
+from picture.tasks import hang_wall, make_print, stitch, write_report
+from picture.tasks import mend as mend_tiles
+
+WALL_DELAY = timedelta(seconds=1.5)
+"""How long a run of `hang_wall` waits for further presses."""
 
 FORM_OVERHEAD = 100_000
 """What a form adds to the file it carries, in bytes; generous."""
@@ -39,6 +51,9 @@ def index(request: HttpRequest) -> HttpResponse:
         "samples": samples(),
         "max_megabytes": uploads.MAX_BYTES // 1_000_000,
         "beats": Beat.objects.all()[:30],
+        "reader": readers.present(request.user),
+        "readers": readers.READERS,
+        "has_wall": files.wall().exists(),
     }
     return render(request, "picture/index.html", context)
 
@@ -61,7 +76,7 @@ def start(form: PictureForm) -> Picture:
     picture = Picture(name=form.name, width=width, height=height)
     files.write(form.picture, picture.folder.source)
     with transaction.atomic():
-        made = make_print.delay(str(picture.pk))
+        made = make_print.delay(str(picture.pk), form.cleaned_data["torn"])
         made.chain(stitch, str(picture.pk)).chain(write_report, str(picture.pk))
         picture.root = made.id
         picture.save()
@@ -72,15 +87,68 @@ def start(form: PictureForm) -> Picture:
 def page(request: HttpRequest, pk: UUID) -> HttpResponse:
     """Show the picture as it stands; the page's script keeps it up to date."""
     picture = get_object_or_404(Picture, pk=pk)
+    task = Task.objects.filter(pk=picture.root).first()
     context = {
         "picture": picture,
-        "task": Task.objects.filter(pk=picture.root).first(),
+        "task": task,
+        "can_mend": task is not None and task.status == Task.STATUS_INCOMPLETE,
+        "reader": readers.present(request.user),
+        "readers": readers.READERS,
         "cells": board.cells(picture),
         "finished": picture.folder.finished.exists(),
         "reported": picture.folder.report.exists(),
         "beats": Beat.objects.all()[:30],
     }
     return render(request, "picture/page.html", context)
+
+
+@require_POST
+def mend(request: HttpRequest, pk: UUID) -> HttpResponse:
+    """Mend what is torn, and print again only what failed."""
+    picture = get_object_or_404(Picture, pk=pk)
+    task = get_object_or_404(Task, pk=picture.root)
+    if task.status == Task.STATUS_INCOMPLETE:
+        mend_tiles(picture)
+        # Two who press at once: it is being printed, which is what both wanted.
+        with suppress(IllegalTransition):
+            task.retry(failed_only=True)
+    return redirect(picture)
+
+
+@require_POST
+def enter(request: HttpRequest) -> HttpResponse:
+    """Become a reader, or a visitor again, and stay on the page."""
+    name = request.POST.get("reader", "")
+    if name in readers.READERS:
+        login(request, readers.account(name), readers.BACKEND)
+    else:
+        logout(request)
+    back = request.POST.get("next", "")
+    is_safe = url_has_allowed_host_and_scheme(back, {request.get_host()}, request.is_secure())
+    return redirect(back if is_safe else "index")
+
+
+@require_POST
+def wall(request: HttpRequest) -> HttpResponse:
+    """Have the wall hung; whoever asks before that has begun shares the run."""
+    task = hang_wall.using(run_after=WALL_DELAY).delay()
+    if request.headers.get("Accept") != "application/json":
+        return redirect("index")
+    return JsonResponse(
+        {
+            "task": str(task.id),
+            "token": watch_token(task),
+            "poll": reverse("cq:watch", args=[task.id]),
+            "merged": task.is_merged,
+        }
+    )
+
+
+@require_GET
+@cache_control(no_cache=True)
+def wall_picture(request: HttpRequest) -> FileResponse:
+    """Send the wall as it hangs now."""
+    return send(files.wall(), "image/png")
 
 
 @require_GET

@@ -127,6 +127,13 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Demo]:
 
 
 @pytest.fixture(scope="module")
+def slow_demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Demo]:
+    """A demo whose prints take long enough to do something in their midst."""
+    with running_demo(tmp_path_factory.mktemp("slow-demo"), pace=3) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
     path = chromium.find()
     if path is None:
@@ -194,12 +201,12 @@ def upload(page: Page, demo: Demo, picture: Image.Image) -> None:
     expect(page.get_by_role("heading", level=1)).to_have_text("made-up.png")
 
 
-def test_a_picture_fills_in_tile_by_tile_and_survives_a_reload(demo: Demo, page: Page) -> None:
+def test_a_picture_fills_in_tile_by_tile_and_survives_a_reload(slow_demo: Demo, page: Page) -> None:
     seed = time.time_ns()
     picture = made_picture(seed)
-    upload(page, demo, picture)
+    upload(page, slow_demo, picture)
     tiles = page.locator(".tile")
-    assert tiles.count() >= 48
+    assert tiles.count() == 300
 
     wait_until(lambda: printed(page) >= 5, timeout=40)
     seen, before = boards(page), printed(page)
@@ -227,7 +234,7 @@ def test_a_picture_fills_in_tile_by_tile_and_survives_a_reload(demo: Demo, page:
     retried = page.locator("tr.retried")
     expect(retried).to_have_count(1)
     expect(retried.locator("td").nth(2)).to_have_text("2")
-    expect(page.locator("tbody tr")).to_have_count(63)
+    expect(page.locator("tbody tr")).to_have_count(300)
 
 
 def test_a_small_screen_shows_everything(demo: Demo, page: Page) -> None:
@@ -251,6 +258,161 @@ def shoot_all(page: Page, name: str) -> None:
             page.set_viewport_size({"width": width, "height": 900})
             assert page.evaluate("document.documentElement.scrollWidth") <= width
             shoot(page, f"{name}-{width}-{scheme}")
+
+
+def printing(page: Page, demo: Demo, sample: str, *, torn: bool = False) -> None:
+    """Press the button of a sample and wait until the first tiles are printed."""
+    page.goto(demo.url)
+    page.locator("[name=torn]").set_checked(torn)
+    page.get_by_role("button", name=sample).click()
+    wait_until(lambda: printed(page) >= 3, timeout=40)
+
+
+def test_a_torn_tile_fails_and_is_mended(demo: Demo, page: Page) -> None:
+    page.emulate_media(reduced_motion="reduce")
+    printing(page, demo, "Sunflower", torn=True)
+    mend = page.get_by_role("button", name="Mend it, print only what failed")
+    expect(mend).to_be_visible(timeout=60_000)
+    assert "y" in "".join(boards(page)), "its retries were seen"
+    expect(page.locator(".legend [data-state=failure] .count")).to_have_text("1")
+    expect(page.locator("#tile-5-5")).to_have_attribute("data-state", "failure")
+    expect(page.locator("#open-print")).to_be_hidden()
+    shoot_all(page, "torn")
+    mend.click()
+    expect(page.locator("#open-report")).to_be_visible(timeout=60_000)
+    expect(page.locator(".legend [data-state=success] .count")).to_have_text("300")
+    expect(mend).to_be_hidden()
+    assert page.request.get(page.url + "finished.png").ok
+
+
+def test_a_print_is_revoked_midway(slow_demo: Demo, page: Page) -> None:
+    page.on("dialog", lambda dialog: dialog.accept())
+    printing(page, slow_demo, "City")
+    page.get_by_role("button", name="Revoke").first.click()
+    ended = ":not([data-state=success]):not([data-state=revoked])"
+    expect(page.locator(f".tile{ended}")).to_have_count(0, timeout=20_000)
+    assert page.locator(".tile[data-state=revoked]").count() > 50
+    page.reload()
+    assert page.locator(f".tile{ended}").count() == 0
+    shoot(page, "revoked")
+
+
+def test_a_cord_that_is_cut_for_a_moment_leaves_no_gap(demo: Demo, page: Page) -> None:
+    page.emulate_media(reduced_motion="reduce")
+    printing(page, demo, "Aurora")
+    cord, transport = page.locator("#cord"), page.locator("#cord .transport")
+    expect(cord).to_have_attribute("data-transport", "ws", timeout=10_000)
+    for _ in range(2):
+        page.locator("#cut-short").click()
+        expect(transport).to_have_text("Cut off.")
+        shoot(page, "cut-off")
+        expect(transport).to_have_text(re.compile("Live|polling"), timeout=10_000)
+    expect(page.locator("#open-report")).to_be_visible(timeout=60_000)
+    assert_whole_record(page)
+
+
+def test_a_cord_that_stays_cut_leaves_the_page_to_polling(demo: Demo, page: Page) -> None:
+    page.emulate_media(reduced_motion="reduce")
+    printing(page, demo, "Balloons")
+    expect(page.locator("#cord")).to_have_attribute("data-transport", "ws", timeout=10_000)
+    page.get_by_role("button", name="Leave it cut").click()
+    expect(page.locator("#cord .transport")).to_have_text("By polling.", timeout=15_000)
+    shoot_all(page, "polling")
+    expect(page.locator("#open-report")).to_be_visible(timeout=60_000)
+    assert_whole_record(page)
+
+
+def assert_whole_record(page: Page) -> None:
+    """The page heard each line once, up to the last one there is."""
+    words = page.locator("#cord .record")
+    last = json.loads(page.request.get(page.url + "places.json").text())
+    expect(words).to_have_text(
+        re.compile(rf"Lines \d+ to \d{{{len(str(len(last)))}}}: none missing, none twice\."),
+        timeout=20_000,
+    )
+
+
+def test_two_readers_see_what_their_tokens_allow(demo: Demo, page: Page, browser: Browser) -> None:
+    page.emulate_media(reduced_motion="reduce")
+    printing(page, demo, "Dunes")
+    page.get_by_role("button", name="Printer").click()
+    expect(page.locator(".scope")).to_contain_text("printer: everything, with buttons")
+    assert page.locator("cq-task [part~=log]").count() == 1
+    shoot_all(page, "printer")
+    with browser.new_context() as context:
+        other = context.new_page()
+        other.goto(page.url)
+        other.get_by_role("button", name="Customer").click()
+        expect(other.locator(".scope")).to_contain_text("customer: the bar alone")
+        expect(other.locator("cq-task [part~=bar]")).to_be_visible()
+        assert other.locator("cq-task [part~=log] *").count() == 0
+        assert other.get_by_role("button", name="Revoke").count() == 0
+        shoot_all(other, "customer")
+        token = page.locator("cq-task").get_attribute("token")
+        address = page.locator("cq-task").get_attribute("poll")
+        said = other.request.get(
+            demo.url.rstrip("/") + str(address), headers={"Authorization": f"Bearer {token}"}
+        )
+        assert said.status in {403, 404}
+        expect(other.locator("#open-report")).to_be_visible(timeout=60_000)
+    expect(page.locator("#open-report")).to_be_visible(timeout=60_000)
+
+
+def test_five_presses_of_the_wall_are_one_run(demo: Demo, page: Page) -> None:
+    page.emulate_media(reduced_motion="reduce")
+    page.goto(demo.url)
+    for _ in range(5):
+        page.get_by_role("button", name="Hang the wall").click()
+    expect(page.locator("#presses")).to_have_text("5 presses, 1 run")
+    expect(page.locator("#runs cq-task")).to_have_count(1)
+    expect(page.locator("#wall")).to_have_attribute("src", re.compile(r"\?"), timeout=20_000)
+    shoot_all(page, "wall")
+
+
+FRAMES = 40
+LARGEST_FILM = 1_500_000
+
+
+def test_the_film_of_the_readme(slow_demo: Demo, page: Page) -> None:
+    """A print from its first tile to its last, filmed; CQ_SCREENSHOTS receives the file."""
+    page.set_viewport_size({"width": 1180, "height": 690})
+    film = filmed(page, slow_demo)
+    file = io.BytesIO()
+    film[0].save(
+        file,
+        format="WEBP",
+        save_all=True,
+        append_images=film[1:],
+        duration=[8_000 // len(film)] * (len(film) - 1) + [3_000],
+        loop=0,
+        quality=58,
+        method=4,
+    )
+    assert len(file.getvalue()) < LARGEST_FILM
+    with Image.open(file) as shown:
+        assert getattr(shown, "n_frames", 1) >= 12
+    if folder := os.environ.get("CQ_SCREENSHOTS"):
+        (Path(folder) / "demo.webp").write_bytes(file.getvalue())
+
+
+def filmed(page: Page, demo: Demo) -> list[Image.Image]:
+    """Take a picture as often as possible while a picture is printed; keep FRAMES of them."""
+    page.goto(demo.url)
+    page.get_by_role("button", name="Sunflower").click()
+    expect(page.locator("#board")).to_be_visible()
+    page.evaluate("window.scrollTo(0, document.querySelector('.title').offsetTop)")
+    film: list[Image.Image] = []
+    report = page.locator("#open-report")
+    while len(film) < 10 * FRAMES and not report.is_visible():
+        film.append(frame(page))
+    expect(report).to_be_visible(timeout=60_000)
+    wait_until(lambda: page.evaluate("document.getAnimations().length") == 0, timeout=20)
+    return [*film[:: len(film) // FRAMES + 1], frame(page)]
+
+
+def frame(page: Page) -> Image.Image:
+    with Image.open(io.BytesIO(page.screenshot(type="jpeg", quality=92))) as shot:
+        return shot.convert("RGB").resize((885, 518), Image.Resampling.LANCZOS)
 
 
 def test_what_is_not_a_picture_is_answered_with_one_sentence(demo: Demo, page: Page) -> None:

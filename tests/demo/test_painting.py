@@ -56,16 +56,25 @@ def test_tiles_cover_the_picture_once_and_are_enough(size: tuple[int, int]) -> N
         covered.paste(1, tile.box)
     assert area == size[0] * size[1]
     assert covered.getextrema() == (1, 1)
-    assert len(list(grid)) == len(grid) >= 48
+    assert len(list(grid)) == len(grid) > 250
 
 
 def test_a_large_picture_has_both_kinds_of_tiles() -> None:
     tiles = list(Grid.fit(1600, 1200))
     dark = sum(tile.is_dark for tile in tiles)
-    assert len(tiles) == 63
-    assert dark == 31
+    assert len(tiles) == 300
+    assert dark == 150
 
 
 def test_a_tile_outside_the_grid_is_named() -> None:
-    with pytest.raises(IndexError, match=r"There is no tile 9-0\. The grid has 9 columns"):
-        Grid.fit(1600, 1200).tile(9, 0)
+    with pytest.raises(IndexError, match=r"There is no tile 20-0\. The grid has 20 columns"):
+        Grid.fit(1600, 1200).tile(20, 0)
+
+
+def test_a_wall_holds_the_first_prints_and_no_more() -> None:
+    prints = [Image.new("RGB", (30 * number, 90), (number, 0, 0)) for number in range(1, 12)]
+    wall = painting.wall(prints)
+    assert wall.size == (1060, 420)
+    assert wall.getpixel((30, 30)) == (1, 0, 0)
+    assert wall.getpixel((1030, 390)) == (8, 0, 0)
+    assert painting.wall([]).size == wall.size

@@ -9,6 +9,7 @@ from random import Random
 from typing import Any, ClassVar
 
 from django.conf import settings
+from django.contrib.auth import get_user_model
 from django.core.files.uploadedfile import SimpleUploadedFile
 from django.test import TestCase, override_settings
 from django.urls import reverse
@@ -17,9 +18,10 @@ from PIL import Image
 
 from cq.models import RepeatingTask, Task
 from cq.testing import drain
-from picture import files, painting, uploads
+from cq.web.tokens import read_token
+from picture import files, painting, readers, uploads
 from picture.models import Beat, Picture
-from picture.tasks import heartbeat, make_print
+from picture.tasks import hang_wall, heartbeat, make_print
 
 
 def png(width: int = 160, height: int = 120) -> SimpleUploadedFile:
@@ -101,6 +103,115 @@ class PrintTests(DemoTestCase):
         picture = self.printed(upload=png())
         Task.objects.all().delete()
         self.assert_tiles(picture, "success")
+
+
+class TornTests(DemoTestCase):
+    """The planned failure, and its repair."""
+
+    def torn(self) -> Picture:
+        picture = self.printed(sample="dunes", torn="on")
+        assert Task.objects.get(pk=picture.root).status == Task.STATUS_INCOMPLETE
+        return picture
+
+    def test_the_torn_tile_alone_fails_after_three_attempts(self) -> None:
+        picture = self.torn()
+        failed = Task.objects.get(parent=picture.root, status=Task.STATUS_FAILURE)
+        assert failed.args[3:] == [5, 5]
+        assert failed.attempts == 3
+        assert "The paper of tile 5-5 is torn" in (failed.error or "")
+        assert not picture.folder.finished.exists()
+        assert b'id="mend"' in self.fetch("picture", picture.pk).content
+
+    def test_mended_only_what_failed_is_printed_again(self) -> None:
+        picture = self.torn()
+        ends = dict(Task.objects.filter(status="S").values_list("pk", "finished"))
+        for _ in range(2):  # a second press finds it in print, and changes nothing
+            with self.captureOnCommitCallbacks(execute=True):
+                response = self.client.post(reverse("mend", args=[picture.pk]))
+            self.assertRedirects(response, picture.get_absolute_url())
+        drain(now=timedelta(minutes=1))
+        whole = files.read(picture.folder.source)
+        finished = files.read(picture.folder.finished)
+        assert finished.tobytes() == painting.print_whole(whole).tobytes()
+        assert dict(Task.objects.filter(pk__in=ends).values_list("pk", "finished")) == ends
+        assert picture.folder.report.exists()
+
+
+class WallTests(DemoTestCase):
+    """Coalescing: presses that come early share a run."""
+
+    def press(self) -> dict[str, Any]:
+        with self.captureOnCommitCallbacks(execute=True):
+            answer = self.client.post(reverse("wall"), headers={"Accept": "application/json"})
+        found: dict[str, Any] = answer.json()
+        return found
+
+    def test_five_presses_are_one_run(self) -> None:
+        presses = [self.press() for _ in range(5)]
+        assert [press["merged"] for press in presses] == [False, True, True, True, True]
+        assert len({press["task"] for press in presses}) == 1
+        drain(now=timedelta(minutes=1))
+        assert self.press()["merged"] is False
+        assert Task.objects.filter(func_name=hang_wall.name).count() == 2
+
+    def test_the_wall_shows_the_prints(self) -> None:
+        files.wall().unlink(missing_ok=True)
+        assert self.fetch("wall-picture").status_code == 404
+        self.printed(upload=png())
+        self.assertRedirects(self.client.post(reverse("wall")), reverse("index"))
+        drain(now=timedelta(minutes=1))
+        assert self.fetch("wall-picture").headers["Content-Type"] == "image/png"
+
+
+class ReaderTests(DemoTestCase):
+    """Two readers of one page, with tokens of different scopes."""
+
+    def claims(self, picture: Picture) -> Any:
+        """Read the token of the page as the client that is here now gets it."""
+        page = self.fetch("picture", picture.pk).content.decode()
+        found = re.search(r'<cq-task[^>]* token="([^"]+)"', page)
+        assert found is not None
+        self.token = found[1]
+        return read_token(found[1])
+
+    def enter(self, name: str, back: str = "/") -> Any:
+        return self.client.post(reverse("enter"), {"reader": name, "next": back})
+
+    def test_each_gets_a_token_of_their_own(self) -> None:
+        picture = self.printed(upload=png())
+        visitor = self.claims(picture)
+        assert (visitor.user, visitor.scopes) == (None, {"progress", "tree", "log", "revoke"})
+        self.assertRedirects(
+            self.enter("customer", picture.get_absolute_url()), picture.get_absolute_url()
+        )
+        customer = self.claims(picture)
+        assert customer.scopes == {"progress"}
+        self.enter("printer")
+        printer = self.claims(picture)
+        assert printer.scopes == {"progress", "tree", "log", "error", "revoke", "retry"}
+        assert None not in {customer.user, printer.user}
+        assert customer.user != printer.user
+        self.enter("")
+        assert self.claims(picture).user is None
+
+    def test_the_token_of_another_reader_opens_nothing(self) -> None:
+        picture = self.printed(upload=png())
+        self.enter("printer")
+        self.claims(picture)
+        stolen = {"Authorization": f"Bearer {self.token}"}
+        address = reverse("cq:watch", args=[picture.root])
+        assert self.client.get(address, headers=stolen).status_code == 200
+        self.enter("customer")
+        refused = self.client.get(address, headers=stolen)
+        assert refused.status_code in {403, 404}
+        assert "frames" not in refused.json()
+
+    def test_nobody_becomes_admin_this_way_and_nobody_is_led_astray(self) -> None:
+        get_user_model().objects.create_superuser("admin", password="x")
+        self.assertRedirects(self.enter("admin", "https://evil.example/"), reverse("index"))
+        assert "_auth_user_id" not in self.client.session
+        assert not get_user_model().objects.filter(username="customer").exists()
+        assert not readers.account("customer").has_usable_password()
 
 
 class FormTests(DemoTestCase):

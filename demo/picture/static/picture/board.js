@@ -83,4 +83,14 @@ function unveil() {
 }
 
 document.addEventListener("cq:child", (event) => hear(event.detail));
+
+document.addEventListener("cq:state", ({ detail }) => {
+  const mend = document.querySelector("#mend");
+  if (detail.id === mend.dataset.task) mend.hidden = detail.to !== "incomplete";
+});
+
+// Who may not see the tree hears of no tile: the page is loaded again when all is done.
+document.addEventListener("cq:end", () => {
+  if (!board.hasAttribute("data-told") && !board.hasAttribute("data-finished")) location.reload();
+});
 count();
