@@ -169,6 +169,17 @@ def tell(aftermath: Aftermath) -> None:
     _send_signals(aftermath)
 
 
+def nudge_after_commit(moved: Iterable[Moved]) -> None:
+    """Make those who watch these trees read the rows, also where nobody knows of them."""
+    roots = {row.root_uuid.hex for row in moved}
+
+    def nudge() -> None:
+        for root in roots:
+            publisher.nudge(root)
+
+    transaction.on_commit(nudge, using=database(), robust=True)
+
+
 def _send_signals(aftermath: Aftermath) -> None:
     # Last, since receivers take their time; robust, since they are not ours.
     for task in aftermath.made:

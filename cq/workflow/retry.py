@@ -34,8 +34,7 @@ from cq.models.transitions import (
     run_again,
     wait_again,
 )
-from cq.progress import publisher
-from cq.workflow.aftermath import Aftermath
+from cq.workflow.aftermath import Aftermath, nudge_after_commit
 from cq.workflow.revoke import revoke_now
 from cq.workflow.transaction import engine_transaction, repeated
 
@@ -225,5 +224,4 @@ def _ring(aftermath: Aftermath, queued: Iterable[Moved]) -> None:
 def _tell(db: Dialect, aftermath: Aftermath) -> None:
     aftermath.count(db)
     aftermath.tell_after_commit()
-    for root in {row.root_uuid.hex for row in aftermath.moved}:
-        transaction.on_commit(partial(publisher.nudge, root), using=database(), robust=True)
+    nudge_after_commit(aftermath.moved)

@@ -23,9 +23,8 @@ from cq.models.queries import database, lock_free, open_family, rows_by_id
 from cq.models.sql import dialect
 from cq.models.task import Task
 from cq.models.transitions import REVOKED_BY_HAND, end_from
-from cq.progress import publisher
 from cq.workflow import voided
-from cq.workflow.aftermath import Aftermath
+from cq.workflow.aftermath import Aftermath, nudge_after_commit
 from cq.workflow.settle import settle
 from cq.workflow.transaction import engine_transaction, repeated
 
@@ -106,8 +105,7 @@ def _end(family: Mapping[UUID, UUID | None], *, from_above: bool = False) -> lis
         aftermath.count(db)
         aftermath.tell_after_commit()
         transaction.on_commit(voided.tell, using=database(), robust=True)
-        for root in {row.root_uuid.hex for row in ended}:
-            transaction.on_commit(partial(publisher.nudge, root), using=database(), robust=True)
+        nudge_after_commit(ended)
     return [row.id for row in ended]
 
 
