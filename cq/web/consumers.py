@@ -220,8 +220,8 @@ class TaskSocket:
             await self._send(error_frame(str(error.facts["code"]), str(error), id=id))
         except CQError as error:
             await self._send(error_frame("failed", str(error), id=id))
-        except Exception:
-            logger.exception("A live view could not ask the rows.")
+        except Exception as error:  # noqa: BLE001 - one question that fails must not end the socket
+            self._hub.note_failure(error)
             message = "The rows cannot be read now. Expected a database. Try again in a moment."
             await self._send(error_frame("unavailable", message, id=id))
         return None
@@ -244,8 +244,8 @@ class TaskSocket:
                     pass
             except OSError:
                 raise
-            except Exception:
-                logger.exception("A live view could not read the rows; it tries again.")
+            except Exception as error:  # noqa: BLE001 - the rows may be there again in a moment
+                self._hub.note_failure(error)
                 await asyncio.sleep(RETRY_SECONDS)
                 self._news.set()
 
@@ -288,8 +288,8 @@ class TaskSocket:
                 await self._recheck(subscription)
         except (Hangup, OSError):
             raise
-        except Exception:
-            logger.exception("Rights could not be checked; they are again in a moment.")
+        except Exception as error:  # noqa: BLE001 - rights are checked again at the next tick
+            self._hub.note_failure(error)
         else:
             self._authorised_at = self._clock()
 

@@ -17,7 +17,7 @@ from typing import Any, ParamSpec, TypeVar
 from uuid import UUID
 from weakref import WeakKeyDictionary
 
-from django.db import InterfaceError, OperationalError, connections
+from django.db import DatabaseError, InterfaceError, OperationalError, connections
 
 from cq.aio import Lane
 from cq.progress import publisher
@@ -144,6 +144,19 @@ class Hub:
             feed.read_now()
             self._stirred.set()
 
+    def note_failure(self, error: Exception) -> None:
+        """Log that the rows could not be asked: once per outage, however many sockets ask."""
+        if not isinstance(error, DatabaseError | InterfaceError):
+            logger.error("A live view failed to ask the rows; it tries again.", exc_info=error)
+        elif self._is_reading_well:
+            logger.warning(
+                "Live views cannot read the rows: %s: %s. Browsers keep what they have and "
+                "get the rest when the database answers again.",
+                type(error).__name__,
+                error,
+            )
+            self._is_reading_well = False
+
     # --- services
 
     async def _run(self) -> None:
@@ -165,7 +178,7 @@ class Hub:
             try:
                 found = await self._reads.run(_on_session, snapshot.read, [w for _, w in wants])
             except Exception as error:  # noqa: BLE001 - whatever ails the database, the hub must outlive it
-                self._note_failure(error)
+                self.note_failure(error)
                 for feed in due:
                     feed.read_now()
                 await asyncio.sleep(RETRY_SECONDS * (1 + random.random()))
@@ -191,16 +204,6 @@ class Hub:
                     await self._stirred.wait()
             except TimeoutError:
                 return
-
-    def _note_failure(self, error: Exception) -> None:
-        if self._is_reading_well:
-            logger.warning(
-                "Live views cannot read the rows: %s: %s. Browsers keep what they have and "
-                "get the rest when the database answers again.",
-                type(error).__name__,
-                error,
-            )
-        self._is_reading_well = False
 
     # --- events
 

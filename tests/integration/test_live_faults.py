@@ -12,6 +12,7 @@ import pytest
 import redis
 from django.db import connections
 
+from cq.web.protocol import Limits
 from cq.web.tokens import watch_token
 from tests.conftest import Layers
 from tests.integration.watching import Page, Rows, Tree, page
@@ -32,12 +33,15 @@ def rows(database: Any) -> Iterator[Rows]:
 
 @pytest.mark.skipif(DATABASE_KIND == "sqlite", reason="SQLite has no server that could be down.")
 async def test_a_database_that_was_down(
-    rows: Rows, use_layers: Layers, postgres_server: Server
+    rows: Rows, use_layers: Layers, postgres_server: Server, caplog: pytest.LogCaptureFixture
 ) -> None:
     use_layers("none")
     tree: Tree = await rows(Tree)
     token = watch_token(tree.root, ALL)
-    async with page() as visitor:
+    often = Limits(reauthorise=0.05, tick=0.05)
+    async with page() as visitor, page(limits=often) as other:
+        await other.watch(tree, token=token)
+        await other.until("snap")
         await visitor.watch(tree, token=token, since=0)
         await visitor.until("snap")
         await rows(tree.log, "before")
@@ -54,6 +58,8 @@ async def test_a_database_that_was_down(
         await rows(tree.log, "after")
         await visitor.until_line(2)
         assert visitor.numbers() == [1, 2]
+    told = [record for record in caplog.records if record.name == "cq.web"]
+    assert [record.levelname for record in told] == ["WARNING"]
 
 
 @pytest.mark.long
