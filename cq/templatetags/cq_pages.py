@@ -85,7 +85,7 @@ def bars(columns: Sequence[Any]) -> SafeString:
         good, bad = column.done - column.failed, column.failed
         for kind, size, below in (("ok", good, bad), ("fail", bad, 0)):
             if size:
-                high = 118 * size / top
+                high = max(118 * size / top, 1.5)
                 parts.append(
                     (
                         *(kind, f"{i * width:.2f}", f"{120 - 118 * below / top - high:.2f}"),

@@ -408,3 +408,12 @@ def test_workers_show_what_they_run_and_how_late_their_heartbeat_is(boss: Client
     assert text.count('class="cq-cell cq-free"') == 1
     assert "cq-tone-warn" in text
     assert "It fell silent for longer than the lease" in text
+
+
+def test_the_admin_leads_to_the_pages() -> None:
+    index = reverse("admin:app_list", args=["cq"])
+    text = log_in("view_task").get(index).content.decode()
+    assert all(reverse(f"admin:cq_{name}") in text for name in PAGES)
+    assert (
+        reverse("admin:cq_overview") not in log_in("view_repeatingtask").get(index).content.decode()
+    )

@@ -28,6 +28,7 @@ LATE = timedelta(minutes=1)
 LATE_SHOWN = 10
 SHARED_SECONDS = 1.0
 CELLS = 120
+MANY_FAILED = 0.05
 SPANS = {"15m": (15, 1), "1h": (60, 1), "24h": (24 * 60, 15), "7d": (7 * 24 * 60, 120)}
 
 
@@ -174,7 +175,7 @@ def tiles(reading: Reading) -> list[Tile]:
             value=number(round(failed, 1)),
             note=f"{share} of what ends",
             values=[f for _, f, _ in past],
-            tone="fail" if failed else "ok",
+            tone="fail" if failed >= MANY_FAILED * done > 0 else "",
         ),
         Tile(
             key="latency",

@@ -6,6 +6,8 @@ server, so that they do so without JavaScript too; each task is acted on by itse
 one could not be is said.
 """
 
+import threading
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -33,6 +35,7 @@ from cq.workflow import retry, revoke
 
 SIZE = 50
 MAX_CHOSEN = 200
+SHARED_SECONDS = 2.0
 VERBS: dict[str, Callable[[UUID], object]] = {"retry": retry.retry, "revoke": revoke.revoke}
 PERMISSIONS = {"retry": "cq.retry_task", "revoke": "cq.revoke_task"}
 PAST = {"retry": "Retried", "revoke": "Revoked"}
@@ -70,13 +73,26 @@ class Chosen:
     is_able: bool
 
 
+_shared: tuple[float, dict[Status, Count]] | None = None
+_lock = threading.Lock()
+
+
+def counts_shared() -> dict[Status, Count]:
+    """The numbers of the chips, as this process has read them within two seconds."""
+    global _shared
+    with _lock:
+        if _shared is None or time.monotonic() - _shared[0] > SHARED_SECONDS:
+            _shared = time.monotonic(), task_list.counts(dialect())
+        return _shared[1]
+
+
 @require_GET
 def tasks(request: HttpRequest, place: Place) -> HttpResponse:
     """One page of the list."""
     text = request.GET.get("q", "")
     found = search.read(text)
     db = dialect()
-    counts = task_list.counts(db)
+    counts = counts_shared()
     deep = frozenset(status for status, count in counts.items() if count.is_capped)
     with_payload = request.user.has_perm("cq.view_task_payload")
     page = task_list.page(

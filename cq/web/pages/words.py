@@ -29,6 +29,8 @@ def span(seconds: float | timedelta | None) -> str:
         return "–"
     value = seconds.total_seconds() if isinstance(seconds, timedelta) else float(seconds)
     value = max(value, 0.0)
+    if value == 0:
+        return "0 s"
     if value < 1:
         return f"{value * 1000:.0f} ms"
     if value < 10:
