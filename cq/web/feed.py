@@ -15,6 +15,7 @@ from uuid import UUID
 from cq.definition.status import NOT_STARTED, TERMINAL
 from cq.progress.publisher import Line, Node
 from cq.transport.messages import Message
+from cq.web.protocol import Shared
 from cq.web.snapshot import MAX_NODES, Rows, Want
 
 KEPT_LINES = 1000
@@ -88,6 +89,8 @@ class Feed:
         self._has_lines = False
         self._nodes: dict[str, tuple[int, Node]] = {}
         self._held: list[tuple[int, Node]] = []
+        self._shared: dict[int | None, Shared] = {}
+        self._shared_at = 0
         self._looks: list[float] = []
         self._mark = 0
 
@@ -304,6 +307,15 @@ class Feed:
         """The nodes that changed after a version, the first change first."""
         later = takewhile(lambda entry: entry[0] > version, reversed(self._nodes.values()))
         return [node for _, node in later][::-1]
+
+    def shared(self, after: int | None = None) -> Shared:
+        """The nodes, or those that changed after a version, written once for all watchers."""
+        if self._shared_at != self.version:
+            self._shared_at, self._shared = self.version, {}
+        if after not in self._shared:
+            nodes = self.nodes() if after is None else self.changes(after)
+            self._shared[after] = Shared(nodes)
+        return self._shared[after]
 
     def lines_after(self, cursor: int, limit: int) -> list[Line] | None:
         """Up to `limit` lines after number `cursor`; None when they are not kept here."""

@@ -197,13 +197,39 @@ RETRYABLE = frozenset({"unavailable", "moved"})
 """Codes after which the same frame may succeed a little later."""
 
 
+class Shared:
+    """A part of the frames of many sockets: whichever is sent first writes it for them all."""
+
+    __slots__ = ("_text", "value")
+
+    def __init__(self, value: Any) -> None:
+        self.value = value
+        self._text = ""
+
+    def __bool__(self) -> bool:
+        return bool(self.value)
+
+    @property
+    def text(self) -> str:
+        """The value as JSON."""
+        self._text = self._text or _dump(self.value)
+        return self._text
+
+
 def encode(frame: Mapping[str, Any]) -> str:
     """Write a frame as text that can be sent, whatever a forged event has put into it."""
-    text = json.dumps(frame, separators=(",", ":"), ensure_ascii=False)
+    shared = {name: value.text for name, value in frame.items() if isinstance(value, Shared)}
+    text = _dump({name: value for name, value in frame.items() if name not in shared})
+    parts = "".join(f',"{name}":{part}' for name, part in shared.items())
+    return text[:-1] + parts + "}" if parts else text
+
+
+def _dump(value: Any) -> str:
+    text = json.dumps(value, separators=(",", ":"), ensure_ascii=False)
     try:
         text.encode()
     except UnicodeEncodeError:
-        return json.dumps(frame, separators=(",", ":"))
+        return json.dumps(value, separators=(",", ":"))
     return text
 
 

@@ -8,7 +8,7 @@ a thousand stalled ones cost nothing but their cursors.
 
 import json
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable
 from typing import Any
 from uuid import UUID
 
@@ -16,7 +16,7 @@ from cq.progress.publisher import Line, Node
 from cq.web import snapshot
 from cq.web.access import Grant
 from cq.web.feed import Feed
-from cq.web.protocol import Limits, Sub, error_frame
+from cq.web.protocol import Limits, Shared, Sub, error_frame
 
 Frame = dict[str, Any]
 Ask = Callable[..., Awaitable[Any]]
@@ -114,7 +114,7 @@ class Subscription:
             "live": feed.live,
         }
         if self.wants_tree:
-            frame["tree"] = self._visible(feed.nodes(), feed)
+            frame["tree"] = self._visible(feed, None)
             frame |= self._counts(feed)
         if self.wants_log:
             frame["seq"] = feed.seq
@@ -146,7 +146,7 @@ class Subscription:
         return {"type": "log", "id": str(self.id), "seq": self._cursor, "lines": lines}
 
     def _changes(self, feed: Feed) -> Frame | None:
-        nodes = self._visible(feed.changes(self._version), feed)
+        nodes = self._visible(feed, self._version)
         moved = self._live != feed.live
         self._version, self._live = feed.version, feed.live
         if not nodes and not moved:
@@ -171,12 +171,13 @@ class Subscription:
     def _is_mine(self, line: Line) -> bool:
         return self.id == self.root or line["task"] == str(self.id)
 
-    def _visible(self, nodes: Iterable[Node], feed: Feed) -> list[Node]:
+    def _visible(self, feed: Feed, after: int | None) -> Shared | list[Node]:
+        shared = feed.shared(after)
         if not self.wants_tree:
-            return [node for node in nodes if node["id"] == str(self.id)]
+            return [node for node in shared.value if node["id"] == str(self.id)]
         if self.id == self.root:
-            return list(nodes)
-        return [node for node in nodes if self._is_below(node, feed)]
+            return shared
+        return [node for node in shared.value if self._is_below(node, feed)]
 
     def _is_below(self, node: Node | None, feed: Feed) -> bool:
         while node is not None and node["id"] != str(self.id):

@@ -270,3 +270,14 @@ def test_lines_not_yet_recorded_are_shown_and_not_kept():
     assert tree.tell("log", lines=[line(None), line(3)])
     assert [entry["seq"] for entry in reader.shown] == [None]
     assert tree.numbers() == [1, 2, 3]
+
+
+def test_what_watchers_share_is_made_once_for_each_version(tree: Tree):
+    seen = tree.feed.version
+    tree.tell("state", nodes=[node(progress={"done": 1})])
+    first = tree.feed.shared(seen)
+    assert first is tree.feed.shared(seen)
+    assert [one["progress"] for one in first.value] == [{"done": 1}]
+    tree.tell("state", nodes=[node(progress={"done": 2})])
+    assert [one["progress"] for one in tree.feed.shared(seen).value] == [{"done": 2}]
+    assert len(tree.feed.shared().value) == 1

@@ -18,6 +18,7 @@ from cq.web.protocol import (
     Act,
     Allowance,
     Ping,
+    Shared,
     Sub,
     Unsub,
     encode,
@@ -171,3 +172,21 @@ def test_an_allowance_lets_a_burst_through_and_then_a_steady_rate():
 def test_a_frame_can_be_sent_whatever_is_in_it():
     for text in ("\ud800", "\u0000", "\u202e", "é", "<script>"):
         assert json.loads(encode({"message": text}).encode()) == {"message": text}
+
+
+def test_a_part_that_many_frames_share_is_written_once():
+    class Node(dict[str, Any]):
+        written = 0
+
+        def items(self) -> Any:
+            Node.written += 1
+            return super().items()
+
+    shared = Shared([Node(id="a", message="é \ud800 </script>")])
+    for number in (1, 2):
+        frame = {"type": "state", "nodes": shared, "live": True, "frame": number}
+        assert json.loads(encode(frame).encode()) == {**frame, "nodes": shared.value}
+    before = Node.written
+    encode({"nodes": shared})
+    assert Node.written == before
+    assert not Shared([])
