@@ -113,7 +113,7 @@ def tree(rows_beside_a_browser: None, site: Site, page: Page) -> Tree:
 
 
 def numbers(page: Page) -> list[int]:
-    return [int(text) for text in page.locator(".tp-log .tp-number").all_inner_texts()]
+    return [int(text) for text in page.locator(".tp-log .tp-number").all_text_contents()]
 
 
 def test_the_last_lines_come_at_once_and_older_ones_on_the_way_up(
@@ -180,7 +180,7 @@ def test_what_is_to_be_done_is_asked_first(
 ) -> None:
     worker_process(cq=SETTINGS)
     boss(page, site)
-    start(page, site, IMPORT, 30, 0.3)
+    start(page, site, IMPORT, 30, 3)
     expect(word(page)).to_have_text("Waiting", timeout=10_000)
     page.get_by_role("link", name="Revoke").click()
     dialog = page.get_by_role("dialog")
@@ -227,6 +227,21 @@ def test_without_javascript_it_can_be_read_and_used(site: Site, browser: Browser
     page.get_by_role("button", name="Revoke").click()
     expect(page.locator(".tp-state")).to_contain_text("Revoked")
     context.close()
+
+
+def test_the_admin_has_it_under_the_same_policy(site: Site, page: Page, tree: Tree) -> None:
+    child = tree.child()
+    tree.log("one")
+    page.goto(f"{site.url}/admin/cq/task/{tree.id}/live/")
+    expect(page.get_by_role("treeitem")).to_have_count(1)
+    tab(page, "Log")
+    expect(page.locator(".tp-line")).to_have_count(1)
+    tab(page, "Tree")
+    page.get_by_role("link", name="row").click()
+    page.wait_for_url(f"**/admin/cq/task/{child.pk}/live/")
+    page.get_by_role("link", name="Revoke").click()
+    page.get_by_role("dialog").get_by_role("button", name="Revoke").click()
+    expect(word(page)).to_have_text("Revoked")
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

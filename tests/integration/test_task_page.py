@@ -138,6 +138,9 @@ class TestWhatItShows:
     def test_the_same_page_stands_in_the_admin(self, tree: Tree):
         tree.child()
         client = boss().client
+        assert f"/admin/cq/task/{tree.id}/live/" in html_at(
+            client, f"/admin/cq/task/{tree.id}/change/"
+        )
         page = html_at(client, f"/admin/cq/task/{tree.id}/live/")
         assert "Django administration" in page
         assert f"/admin/cq/task/{tree.id}/live/do/revoke" in page

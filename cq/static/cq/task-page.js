@@ -91,15 +91,25 @@ function localise(root) {
   }
 }
 
-let asking = null;
+let isAsking = false;
+let isStale = false;
 
-/** Ask the server again for what it words itself; what has the focus is left alone. */
+/** Ask the server again for what it words itself; news that come meanwhile ask once more. */
 async function refresh() {
-  asking ??= fetch(page.dataset.partAddress, { credentials: "same-origin" });
-  const answer = await asking.catch(() => null);
-  asking = null;
-  if (!answer?.ok) return;
-  const parts = new DOMParser().parseFromString(await answer.text(), "text/html");
+  isStale = true;
+  if (isAsking) return;
+  isAsking = true;
+  while (isStale) {
+    isStale = false;
+    const answer = await fetch(page.dataset.partAddress, { credentials: "same-origin" }).catch(() => null);
+    if (answer?.ok) replaceParts(await answer.text().catch(() => ""));
+  }
+  isAsking = false;
+}
+
+/** Put new parts in the place of the old; one that has the focus is left alone. */
+function replaceParts(markup) {
+  const parts = new DOMParser().parseFromString(markup, "text/html");
   for (const fresh of parts.querySelectorAll("[data-part]")) {
     const old = part(fresh.dataset.part);
     if (!old || old.contains(document.activeElement)) continue;
@@ -132,7 +142,8 @@ page.addEventListener("click", async (event) => {
   });
   dialog.addEventListener("close", () => {
     dialog.remove();
-    link.focus();
+    // The heading may have been made anew meanwhile, and its links with it.
+    [...page.querySelectorAll("a[data-act]")].find((one) => one.href === link.href)?.focus();
   });
   page.append(dialog);
   dialog.showModal();
@@ -164,6 +175,7 @@ function draw() {
     tree?.draw(watched.nodes);
     if (gantt && !page.querySelector("#timeline").hidden) timeline.draw(watched.nodes);
     else timeline?.keep(watched.nodes);
+    page.querySelector("[data-count=attempts]").textContent = watched.state.attempt;
     const count = page.querySelector("[data-count=tree]");
     const all = watched.counts?.reduce((sum, one) => sum + one.count, 0) ?? watched.nodes.size - 1;
     if (count) count.textContent = all;
@@ -183,6 +195,7 @@ async function follow() {
     const current = watched.state?.status;
     if (current && current !== status) {
       status = current;
+      inHead("why")?.remove();
       if (say) say.textContent = STATUSES[current][1];
       refresh();
     }

@@ -42,7 +42,8 @@ export class Timeline {
   draw(nodes = this.#nodes) {
     this.#nodes = nodes;
     const top = nodes.get(this.#top);
-    const width = Math.floor(this.#box.parentElement.clientWidth);
+    this.#box.hidden = !top;
+    const width = Math.floor(this.#box.clientWidth);
     if (!top || !width) return;
     const rows = this.#rows(top);
     const began = Math.min(...rows.flatMap((row) => row.nodes.map((node) => Date.parse(node.submitted))));
@@ -59,7 +60,6 @@ export class Timeline {
       const now = at(end);
       svg.append(make("line", { class: "tp-now", x1: now, x2: now, y1: TOP - 4, y2: height }));
     }
-    this.#box.hidden = false;
     this.#box.replaceChildren(svg);
   }
 

@@ -51,6 +51,7 @@ class Act:
     makes_sense: Callable[[Task], bool]
     consequences: Callable[[Task], str]
     is_grave: bool = False
+    is_main: bool = False
 
 
 def _may_run(grant: Grant, user: Any) -> bool:
@@ -113,6 +114,7 @@ ACTS = {
             lambda grant, user: "retry" in grant.scopes,
             lambda task: task.status == Status.INCOMPLETE and task.parent_id is None,
             _retrying_failed,
+            is_main=True,
         ),
         Act(
             "retry",
@@ -121,6 +123,7 @@ ACTS = {
             lambda grant, user: "retry" in grant.scopes,
             lambda task: task.status in ERROR and task.parent_id is None,
             _retrying,
+            is_main=True,
         ),
         Act(
             "run_again",
