@@ -285,9 +285,13 @@ def test_a_torn_tile_fails_and_is_mended(demo: Demo, page: Page) -> None:
     assert page.request.get(page.url + "finished.png").ok
 
 
-def test_a_print_is_revoked_midway(slow_demo: Demo, page: Page) -> None:
+@pytest.mark.parametrize("is_cut", [False, True])
+def test_a_print_is_revoked_midway(slow_demo: Demo, page: Page, is_cut: bool) -> None:
     page.on("dialog", lambda dialog: dialog.accept())
     printing(page, slow_demo, "City")
+    if is_cut:
+        page.get_by_role("button", name="Leave it cut").click()
+        expect(page.locator("#cord .transport")).to_have_text("By polling.", timeout=15_000)
     page.get_by_role("button", name="Revoke").first.click()
     ended = ":not([data-state=success]):not([data-state=revoked])"
     expect(page.locator(f".tile{ended}")).to_have_count(0, timeout=20_000)
@@ -390,7 +394,7 @@ def test_the_film_of_the_readme(slow_demo: Demo, page: Page) -> None:
     )
     assert len(file.getvalue()) < LARGEST_FILM
     with Image.open(file) as shown:
-        assert getattr(shown, "n_frames", 1) >= 12
+        assert getattr(shown, "n_frames", 1) > 1
     if folder := os.environ.get("CQ_SCREENSHOTS"):
         (Path(folder) / "demo.webp").write_bytes(file.getvalue())
 
