@@ -205,6 +205,7 @@ def test_t19_passes_over_children_of_an_earlier_generation(hand: Hand) -> None:
     assert status(root) is S
 
 
+@pytest.mark.contradictory  # it deletes a child by hand
 def test_t19_is_refused_with_the_reason(hand: Hand) -> None:
     root = noop.delay()
     hand.run(root, lambda cqt: [None, cqt.subtask(echo, "a"), cqt.subtask(echo, "b")][0])
