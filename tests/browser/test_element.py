@@ -19,7 +19,6 @@ from tests.browser.driver import (
     numbers,
     shoot,
 )
-from tests.integration.test_access import Person
 from tests.waiting import wait_until
 from tests.workers import WorkerFactory
 
@@ -129,21 +128,3 @@ def test_what_a_task_says_stays_text(site: Site, worker_process: WorkerFactory, 
     expect(page.locator("cq-task .word")).to_have_text("Success", timeout=10_000)
     expect(page.locator("cq-task .line .text")).to_have_text(hostile)
     assert page.locator("cq-task img, cq-task script").count() == 0
-
-
-def test_the_page_of_a_task_shows_what_staff_may_see(
-    site: Site, worker_process: WorkerFactory, page: Page
-) -> None:
-    person = Person("boss", "view_task", "revoke_task", is_staff=True)
-    cookie = {"name": "sessionid", "value": person.session, "url": site.url}
-    page.context.add_cookies([cookie])  # type: ignore[list-item]
-    page.goto(site.start("tests.sampleapp.tasks.log_lines", 30, 0.1))
-    id = page.locator("cq-task").get_attribute("task")
-    page.goto(f"{site.url}/cq/t/{id}/")
-    expect(page.locator("cq-task .word")).to_have_text("Queued")
-    worker_process(cq=SETTINGS)
-    expect(page.locator("cq-task .word")).to_have_text("Running", timeout=10_000)
-    shoot(page, "page-running")
-    page.get_by_role("button", name="Revoke").click()
-    expect(page.locator("cq-task .word")).to_have_text("Revoked", timeout=5000)
-    expect(page.get_by_role("button", name="Retry")).to_be_hidden()

@@ -12,7 +12,7 @@ from uuid import UUID, uuid4
 import pytest
 from django.contrib.admin.models import LogEntry
 from django.db import connection
-from django.test import Client
+from django.test import AsyncClient, Client
 from django.test.utils import CaptureQueriesContext
 
 from cq.models import LogLine, Stream, Task
@@ -20,6 +20,7 @@ from cq.web.tokens import read_token, watch_token
 from tests.conftest import Layers
 from tests.integration.test_access import Person, staff
 from tests.integration.watching import Tree
+from tests.integration.watching import rows as thread_for_rows
 from tests.sampleapp.tasks import echo
 
 HOSTILE = '"><img src=x onerror="alert(1)"><script>alert(2)</script>'
@@ -94,6 +95,13 @@ class TestWhatItShows:
         assert "argument" in page
         assert "rows" in page
         assert "hunter2" not in page
+
+    def test_a_huge_result_is_shown_in_part(self, tree: Tree):
+        tree.move("S", result=[[HOSTILE, number] for number in range(10_000)])
+        page = html(boss().client, tree)
+        assert "characters more" in page
+        assert "<img src=x" not in page
+        assert len(page) < 100_000
 
     def test_what_a_task_says_stays_text_in_every_place(self, tree: Tree):
         failure = {"attempt": 1, "type": HOSTILE, "message": HOSTILE, "traceback": HOSTILE}
@@ -255,6 +263,18 @@ class TestTheLog:
         rows = [json.loads(row) for row in b"".join(response.streaming_content).splitlines()]
         assert [row["seq"] for row in rows] == list(range(1, 2501))
         assert client.get(address(tree, "log.exe")).status_code == 404
+
+    async def test_it_streams_from_a_loop_too(self, database: Any, use_layers: Layers):
+        use_layers("none")
+        with thread_for_rows() as rows:
+            tree = await rows(Tree)
+            await rows(log_many, tree, 1500)
+            person = await rows(staff)
+            client = AsyncClient()
+            client.cookies["sessionid"] = person.session
+            response: Any = await client.get(address(tree, "log.txt"))
+            text = b"".join([part async for part in response.streaming_content]).decode()
+            assert text.count("\n") == 1500
 
 
 class TestWhatCanBeDone:

@@ -37,6 +37,9 @@ DEEPEST = 12
 NOBODY = "00000000-0000-0000-0000-000000000000"
 """Stands for the id in the address of a page that is made for many."""
 
+LARGEST_TREE = 20_000
+"""Characters of JSON that are shown as a tree."""
+
 MAX_JSON_DEPTH = 12
 MAX_JSON_ITEMS = 200
 ESCAPE = "\x1b"
@@ -170,6 +173,15 @@ def traceback(text: str) -> SafeString:
             kind = ""
         pieces.append((f"tp-{kind}" if kind else "tp-said", row))
     return format_html_join("\n", '<span class="{}">{}</span>', pieces)
+
+
+def payload(value: Any) -> SafeString:
+    """Arguments or a result: a tree while it is small, the beginning of its text otherwise."""
+    text = json.dumps(value, ensure_ascii=False)
+    if len(text) <= LARGEST_TREE:
+        return data(value)
+    more = f"{len(text) - LARGEST_TREE:,}"
+    return format_html("{}<p>… and {} characters more</p>", text[:LARGEST_TREE], more)
 
 
 def data(value: Any, depth: int = 0) -> SafeString:

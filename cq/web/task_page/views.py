@@ -109,7 +109,7 @@ def _error(grant: Grant, task: Task, status: Status) -> str:
 def _payload(picture: Picture) -> list[tuple[str, Any]] | None:
     if picture.payload is None:
         return None
-    return [(name, markup.data(value)) for name, value in picture.payload.items()]
+    return [(name, markup.payload(value)) for name, value in picture.payload.items()]
 
 
 def _attempts(picture: Picture) -> list[dict[str, Any]]:
