@@ -85,6 +85,7 @@ async def answer_to(task: object, session: str = "", **more: Any) -> dict[str, A
 
 class TestWhoMayWatch:
     async def test_a_stranger_gets_the_answer_of_a_task_that_is_not(self, tree: Tree):
+        """P34."""
         refused = await answer_to(tree)
         unknown = await answer_to(uuid4())
         assert refused["code"] == "refused"
@@ -168,6 +169,7 @@ class TestWhoMayWatch:
         assert (await answer_to(tree, token=token))["code"] == "gone"
 
     async def test_a_token_in_the_address_is_not_read(self, tree: Tree):
+        """B26."""
         url = f"/cq/ws?token={watch_token(tree.root, ALL)}"
         async with page(url=url) as visitor:
             await visitor.watch(tree)
@@ -177,6 +179,7 @@ class TestWhoMayWatch:
         "end", ["log_out", "change_password", "deactivate", "delete", "expire"]
     )
     async def test_a_session_that_has_ended_opens_nothing(self, tree: Tree, rows: Rows, end: str):
+        """B25."""
         person = await rows(staff)
         await rows(getattr(person, end))
         assert (await answer_to(tree, person.session))["code"] == "refused"
@@ -187,6 +190,7 @@ class TestWhoMayWatch:
     async def test_an_open_socket_is_closed_when_its_session_ends(
         self, tree: Tree, rows: Rows, end: str
     ):
+        """B25, P34."""
         person = await rows(staff)
         limits = Limits(reauthorise=0.1, tick=0.05)
         async with page(session=person.session, limits=limits) as visitor:
@@ -269,9 +273,8 @@ class TestOrigin:
 
 
 class TestFloods:
-    """B27, B28, B29, B32, and B16 and B21 on their way."""
-
     async def test_five_frames_outside_the_protocol_are_answered_then_it_is_over(self, rows: Rows):
+        """B27."""
         async with page() as visitor:
             for text in ("{", '{"type":"_close"}', '{"type":"_on_sub"}', "[]"):
                 await visitor.send_text(text)
@@ -282,12 +285,14 @@ class TestFloods:
             assert await visitor.next() == {"type": "close", "code": 4008}
 
     async def test_a_frame_that_is_too_large(self, rows: Rows):
+        """B28."""
         async with page() as visitor:
             await visitor.send_text(json.dumps({"type": "ping", "x": "y" * 5000}))
             await visitor.until("bye")
             assert await visitor.next() == {"type": "close", "code": 4008}
 
     async def test_too_many_frames_a_second(self, rows: Rows):
+        """B28."""
         async with page() as visitor:
             for _ in range(200):
                 await visitor.send(type="ping")
@@ -302,6 +307,7 @@ class TestFloods:
             assert (await visitor.until("bye"))["reason"] == "too many frames a second"
 
     async def test_too_many_subscriptions(self, tree: Tree, rows: Rows):
+        """B29."""
         token = watch_token(tree.root, ["tree"])
         children = [await rows(tree.child) for _ in range(3)]
         async with page(limits=Limits(subscriptions=2)) as visitor:
@@ -315,6 +321,7 @@ class TestFloods:
                 pass
 
     async def test_too_many_sockets_of_one_user(self, rows: Rows):
+        """B29."""
         person = await rows(Person, "eager")
         limits = Limits(sockets_per_user=2)
         options: dict[str, Any] = {"session": person.session, "limits": limits}
@@ -336,9 +343,11 @@ class TestFloods:
 
     @pytest.mark.parametrize("id", ["a b", "\u00e9", "../../etc", "cq.root.x", ""])
     async def test_an_id_that_would_be_no_name_of_a_group(self, rows: Rows, id: str):
+        """B32."""
         assert (await answer_to(id))["code"] == "bad_id"
 
     async def test_hostile_text_travels_as_text(self, tree: Tree, rows: Rows):
+        """B16, B21: it is the page that shows text as text."""
         hostile = "<img src=x onerror=alert(1)>\u202e\x1b[31m\"'</script>"
         await rows(tree.log, hostile)
         async with page() as visitor:

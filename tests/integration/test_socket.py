@@ -177,6 +177,7 @@ class TestResume:
     async def test_a_since_from_the_future_starts_afresh(
         self, layers: str, tree: Tree, rows: Rows, since: int
     ):
+        """B30."""
         await rows(tree.log, *map(str, range(1, 6)))
         async with page() as late:
             await late.watch(tree, token=token(tree), since=since)

@@ -77,6 +77,7 @@ class TestSlowReaders:
     async def test_a_reader_that_stops_is_sent_away_and_comes_back_without_a_gap(
         self, tree: Tree, rows: Rows
     ):
+        """B31."""
         await rows(tree.log, *map(str, range(1, 1001)))
         async with page(limits=Limits(window=100, stall=0.2, tick=0.1)) as slow:
             slow.acks = False
