@@ -36,6 +36,8 @@ from cq.transport.own_layer import crosses_processes
 
 ANNOUNCEMENT_SECONDS = 75.0
 
+_WORDS = {status: status.name.lower() for status in Status}
+
 ORIGIN = uuid4().hex
 """Names this process in its events, so that its own watchers hear each of them once."""
 
@@ -90,7 +92,7 @@ def node(task: UUID, **facts: Any) -> Node:
     patch: Node = {"id": str(task)}
     for name, value in facts.items():
         if name == "status":
-            value = Status(value).name.lower()
+            value = _WORDS[value]
         elif isinstance(value, datetime):
             value = moment(value)
         elif isinstance(value, UUID):
