@@ -175,6 +175,28 @@ def test_a_paused_log_counts_what_comes(
     assert numbers(page) == list(range(1, 61))
 
 
+def test_the_pill_pauses_everything_and_goes_on_without_a_gap(
+    site: Site, worker_process: WorkerFactory, page: Page
+) -> None:
+    worker_process(cq=SETTINGS)
+    boss(page, site)
+    start(page, site, "tests.sampleapp.tasks.log_lines", 80, 0.1)
+    tab(page, "Log")
+    pill = page.locator("button[data-cq-pill]")
+    expect(pill).to_have_text("live", timeout=10_000)
+    expect(page.locator("#L5")).to_be_attached(timeout=10_000)
+    pill.click()
+    expect(pill).to_have_text("paused")
+    wait_until(lambda: page.evaluate("sockets[0].readyState") == 3, timeout=5)
+    shown = len(numbers(page))
+    wait_until(lambda: LogLine.objects.count() > shown + 5, timeout=10)
+    assert len(numbers(page)) == shown
+    pill.click()
+    expect(word(page)).to_have_text("Success", timeout=20_000)
+    expect(pill).to_be_hidden()
+    assert numbers(page) == list(range(1, 81))
+
+
 def test_what_is_to_be_done_is_asked_first(
     site: Site, worker_process: WorkerFactory, page: Page
 ) -> None:

@@ -46,6 +46,11 @@ export class LogView {
     for (const name of ["search", "follow", "pause"]) this.#part(name).hidden = false;
   }
 
+  /** The number of the last line that is known. */
+  get last() {
+    return this.#last;
+  }
+
   /** The panel has come into view; `line` is the one that the address names. */
   async shown(line) {
     if (line !== null) await this.#goTo(line);

@@ -157,7 +157,7 @@ const gantt = page.querySelector("[data-gantt]");
 const logBox = page.querySelector("[data-log]");
 let watched;
 const start = () => {
-  const since = logBox ? { since: Number(page.dataset.seq) } : {};
+  const since = log ? { since: Math.max(log.last, Number(page.dataset.seq)) } : {};
   return watch({ id, ...(poll && { poll }), ...since });
 };
 const tree = treeList && new TreeView(treeList, id, kit);
@@ -186,10 +186,32 @@ function draw() {
 
 const say = document.querySelector("[data-cq-say]");
 
+// --- the pill of the frame: how news come, and a pause for all of it --------------------------------
+
+const pill = document.querySelector("button[data-cq-pill]");
+const TRANSPORTS = { ws: ["live", "live"], poll: ["live", "polling"], offline: ["offline", "offline"] };
+let isPaused = false;
+
+function drawPill(state, word) {
+  if (!pill) return;
+  pill.hidden = state === "over";
+  pill.dataset.cqPill = state;
+  pill.querySelector("[data-cq-pill-word]").textContent = word;
+  pill.setAttribute("aria-pressed", isPaused);
+}
+
+pill?.addEventListener("click", () => {
+  isPaused = !isPaused;
+  if (isPaused) watched.close();
+  else follow();
+  drawPill(isPaused ? "paused" : "offline", isPaused ? "paused" : "connecting");
+});
+
 async function follow() {
   watched = start();
   let status = page.querySelector("[data-status]").dataset.status;
   for await (const { type, detail } of watched) {
+    if (type === "transport") drawPill(...TRANSPORTS[detail.transport]);
     if (type === "log") log?.add(detail.lines);
     if (type === "reset") log?.reload();
     const current = watched.state?.status;
@@ -201,13 +223,15 @@ async function follow() {
     }
     draw();
   }
+  if (isPaused) return;
   draw();
   refresh();
+  drawPill("over", "");
 }
 
 setInterval(() => {
   const node = watched?.state;
-  if (document.hidden || !node) return;
+  if (document.hidden || isPaused || !node) return;
   if (node.status === "running" || node.status === "waiting") {
     drawElapsed(node);
     if (gantt && !page.querySelector("#timeline").hidden) timeline.draw();
@@ -217,7 +241,7 @@ setInterval(() => {
 // The reason for waiting changes without the task: other tasks end, workers come.
 setInterval(() => {
   const status = watched?.state?.status;
-  if (!document.hidden && ["pending", "queued", "retry", "waiting"].includes(status)) refresh();
+  if (!document.hidden && !isPaused && ["pending", "queued", "retry", "waiting"].includes(status)) refresh();
 }, REASON_MS);
 
 localise(page);
