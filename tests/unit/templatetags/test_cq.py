@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import re
+from html import unescape
 from types import SimpleNamespace
 from typing import Any
 
@@ -13,7 +15,7 @@ from django.utils.functional import SimpleLazyObject
 
 from cq.errors import InvalidOption
 from cq.models import Task
-from cq.web.tokens import Claims, read_token
+from cq.web.tokens import Claims, read_token, renew_token
 
 
 def render(source: str, **context: Any) -> str:
@@ -79,6 +81,32 @@ def test_the_token_is_bound_to_the_user_who_is_logged_in(task: Task):
     assert claims(render("{% cq_task task %}", task=task, request=request)).user == "7"
     request = SimpleNamespace(user=AnonymousUser())
     assert claims(render("{% cq_task task %}", task=task, request=request)).user is None
+
+
+def test_the_token_of_a_user_is_renewed_and_that_of_nobody_is_not(task: Task):
+    member = SimpleNamespace(pk=7, is_authenticated=True, is_active=True)
+    page = render("{% cq_task task %}", task=task, request=SimpleNamespace(user=member))
+    assert f'refresh-url="/cq/t/{task.id}/token"' in page
+    assert renew_token(re.findall(r'token="([^"]+)"', page)[0], user=member)
+    assert "refresh-url" not in render("{% cq_task task %}", task=task)
+
+
+def test_an_error_stands_in_the_page_for_those_who_may_see_it(task: Task):
+    task.status, task.error = "F", "<b>boom</b>"
+    assert "<pre>&lt;b&gt;boom&lt;/b&gt;</pre>" in render(
+        '{% cq_task task show="error" %}', task=task
+    )
+    assert "boom" not in render('{% cq_task task show="bar log" %}', task=task)
+
+
+def test_its_words_are_those_of_the_project(task: Task, monkeypatch: pytest.MonkeyPatch):
+    assert "words=" not in render("{% cq_task task %}", task=task)
+    german = {"Running": "Läuft", "Retry": '"Nochmal"'}
+    monkeypatch.setattr("cq.templatetags.cq.gettext", lambda text: german.get(text, text))
+    page = render("{% cq_task task %}", task=task)
+    [words] = re.findall(r'words="([^"]+)"', page)
+    assert json.loads(unescape(words)) == german
+    assert ": Läuft</span>" in page
 
 
 def test_a_token_of_your_own(task: Task):
