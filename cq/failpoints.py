@@ -2,10 +2,10 @@
 Failpoints: named places at which a test makes the engine die, or raise.
 
 Nothing enters but the environment: `CQ_FAILPOINT="after_claim:kill"` arms a point (several
-with commas) when this module is imported. A point bites once for each task function that
-passes it. `CQ_FAILPOINT_MARKS` names a directory in which every bite leaves an empty file
-named `point@function`, so that it bites once for all processes together, and a test knows
-that it did. Unset, `reached` is an empty function.
+with commas) when this module is imported. A point bites whenever a task function passes
+that has not passed it before. `CQ_FAILPOINT_MARKS` names a directory in which each of them
+leaves an empty file `point@function`, so that this holds for all processes together, and a
+test knows that it bit. Unset, `reached` is an empty function.
 """
 
 import os
@@ -63,7 +63,7 @@ def _nothing(point: str, passing: Iterable[Named] = ()) -> None:
 
 
 class _Armed:
-    """Bites at the armed points, once for each task function that passes."""
+    """Bites at the armed points whenever a task function passes for the first time."""
 
     def __init__(self, actions: Mapping[str, str], marks: Path | None) -> None:
         self._actions = actions
@@ -74,11 +74,13 @@ class _Armed:
         action = self._actions.get(point)
         if action is None:
             return
-        for name in {one.func_name for one in passing} or {""}:
-            if self._is_first(f"{point}@{name}"):
-                if action == "kill":
-                    os.kill(os.getpid(), getattr(signal, "SIGKILL", signal.SIGTERM))
-                raise RuntimeError(f"The failpoint {point!r} was reached by {name!r}.")
+        names = sorted({one.func_name for one in passing}) or [""]
+        first = [name for name in names if self._is_first(f"{point}@{name}")]
+        if not first:
+            return
+        if action == "kill":
+            os.kill(os.getpid(), getattr(signal, "SIGKILL", signal.SIGTERM))
+        raise RuntimeError(f"The failpoint {point!r} was reached by {', '.join(first)}.")
 
     def _is_first(self, mark: str) -> bool:
         if mark in self._bitten:

@@ -46,14 +46,14 @@ def test_every_point_is_reached_somewhere_in_the_engine():
 def test_a_point_bites_once_for_each_function(tmp_path: Path):
     reached = failpoints.armed("after_claim:raise", tmp_path)
     reached("before_claim", [ONE])
-    with pytest.raises(RuntimeError, match="'after_claim' was reached by 'one'"):
+    with pytest.raises(RuntimeError, match="'after_claim' was reached by one"):
         reached("after_claim", [ONE])
     reached("after_claim", [ONE])
-    with pytest.raises(RuntimeError, match="'other'"):
+    with pytest.raises(RuntimeError, match="by other"):
         reached("after_claim", [ONE, OTHER])
     again = failpoints.armed("after_claim:raise", tmp_path)
     again("after_claim", [ONE, OTHER])
-    with pytest.raises(RuntimeError, match="''"):
+    with pytest.raises(RuntimeError, match=r"by \."):
         again("after_claim")
     assert {path.name for path in tmp_path.iterdir()} == {
         "after_claim@one",
