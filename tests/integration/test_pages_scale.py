@@ -144,7 +144,7 @@ def test_the_pages_over_a_million_rows(fill: Any) -> None:
                 answer = client.get(reverse(name), {"q": text})
             times.append((time.perf_counter() - began) * 1000)
             assert answer.status_code == 200
-            assert len(captured) <= (12 if name == "cq:overview" else 7)
+            assert len(captured) <= (14 if name == "cq:overview" else 7)
         slow[f"{name} {text}"] = min(times)
     print({text: round(ms) for text, ms in slow.items()})  # noqa: T201 - the figures of the proof
     assert max(slow.values()) < 150, slow

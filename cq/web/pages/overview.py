@@ -29,6 +29,9 @@ LATE_SHOWN = 10
 SHARED_SECONDS = 1.0
 CELLS = 120
 MANY_FAILED = 0.05
+
+Past = tuple[int, int, Sample | None]
+"""One minute: what ended, of it badly, and the sample if somebody took one."""
 SPANS = {"15m": (15, 1), "1h": (60, 1), "24h": (24 * 60, 15), "7d": (7 * 24 * 60, 120)}
 
 
@@ -136,32 +139,39 @@ def overview(request: HttpRequest, place: Place) -> HttpResponse:
 
 def tiles(reading: Reading) -> list[Tile]:
     """The six numbers."""
+    past = _by_minute(reading)
+    return [*_standing(reading, past), *_ending(reading, past), *_waiting(reading, past)]
+
+
+def _standing(reading: Reading, past: list[Past]) -> list[Tile]:
     live = [worker for worker in reading.workers if worker.is_alive]
     running, slots = sum(len(w.running) for w in live), sum(w.slots for w in live)
     waiting = sum(queue.depth for queue in reading.queues)
     later = sum(queue.later for queue in reading.queues)
-    oldest = min((queue.oldest for queue in reading.queues if queue.oldest), default=None)
-    done = figures.per_minute(reading.recent, reading.now, minutes=2)
-    failed = figures.per_minute(reading.recent, reading.now, minutes=2, failed=True)
-    share = f"{failed / done * 100:.1f} %" if done else "0 %"
-    past = _by_minute(reading)
-    samples = [sample for _, _, sample in past]
     return [
         Tile(
             key="waiting",
             label="waiting now",
             value=capped(waiting),
             note=f"{capped(later)} due later" if later else "nothing due later",
-            values=[s.waiting if s else None for s in samples],
+            values=[s.waiting if s else None for _, _, s in past],
         ),
         Tile(
             key="running",
             label="running",
             value=f"{number(running)} / {number(slots)}",
             note=f"{running / slots:.0%} of the slots" if slots else "no worker",
-            values=[s.running if s else None for s in samples],
+            values=[s.running if s else None for _, _, s in past],
             tone="" if slots else "fail",
         ),
+    ]
+
+
+def _ending(reading: Reading, past: list[Past]) -> list[Tile]:
+    done = figures.per_minute(reading.recent, reading.now, minutes=2)
+    failed = figures.per_minute(reading.recent, reading.now, minutes=2, failed=True)
+    share = f"{failed / done * 100:.1f} %" if done else "0 %"
+    return [
         Tile(
             key="done",
             label="done a minute",
@@ -177,24 +187,30 @@ def tiles(reading: Reading) -> list[Tile]:
             values=[f for _, f, _ in past],
             tone="fail" if failed >= MANY_FAILED * done > 0 else "",
         ),
+    ]
+
+
+def _waiting(reading: Reading, past: list[Past]) -> list[Tile]:
+    oldest = min((queue.oldest for queue in reading.queues if queue.oldest), default=None)
+    return [
         Tile(
             key="latency",
             label="start latency p95",
             value=span(reading.latency.p95),
             note=f"p50 {span(reading.latency.p50)}, due to started",
-            values=[s.latency_p95 if s else None for s in samples],
+            values=[s.latency_p95 if s else None for _, _, s in past],
         ),
         Tile(
             key="oldest",
             label="oldest waiting",
             value=span(int((reading.now - oldest).total_seconds())) if oldest else "–",
             note="since it was due" if oldest else "nothing waits",
-            values=[(s.oldest or 0) if s else None for s in samples],
+            values=[(s.oldest or 0) if s else None for _, _, s in past],
         ),
     ]
 
 
-def _by_minute(reading: Reading) -> list[tuple[int, int, Sample | None]]:
+def _by_minute(reading: Reading) -> list[Past]:
     """The last hour, minute by minute: ended, of them badly, and the sample if there is one."""
     last = int(reading.now.timestamp() // 60)
     sums: dict[int, list[int]] = {}
