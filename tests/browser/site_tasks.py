@@ -1,9 +1,6 @@
-"""Tasks for the pages of the browser tests: one repeats what it is told, one tells the time."""
+"""A task that repeats whatever it is told, in every place that a page may show."""
 
 from __future__ import annotations
-
-import asyncio
-import time
 
 from cq import task
 
@@ -13,11 +10,3 @@ async def say(cqt, text: str) -> str:
     cqt.progress(1, 2, text)
     cqt.log(text)
     return text
-
-
-@task
-async def tell_time(cqt, count: int, seconds: float) -> None:
-    """Report progress with the moment of each report, so that a page can tell its age."""
-    for number in range(1, count + 1):
-        cqt.progress(number, count, f"{time.time():.6f}")
-        await asyncio.sleep(seconds)

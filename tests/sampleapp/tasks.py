@@ -335,6 +335,14 @@ async def report_progress(cqt, total: int, seconds: float = 0.0):
         await asyncio.sleep(seconds)
 
 
+@task
+async def tell_time(cqt, count: int, seconds: float) -> None:
+    """Report progress with the moment of each report, so that a page can tell its age."""
+    for number in range(1, count + 1):
+        cqt.progress(number, count, f"{time.time():.6f}")
+        await asyncio.sleep(seconds)
+
+
 @task(atomic=False)
 def track_items(cqt, items: list[Any]):
     return list(cqt.track(items))
