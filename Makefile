@@ -7,7 +7,7 @@ BIN    := $(or $(CQ_VENV),.venv)/bin
 SET_UP := $(PYTHON) tools/set_up.py
 
 .DEFAULT_GOAL := help
-.PHONY: help install check format test test-fast test-all demo cluster bench clean
+.PHONY: help install check format test test-fast test-all demo cluster bench bench-peers bench-growth clean
 
 help: ## Say what can be made
 	@sed -n 's/^\([a-z-]*\): *## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -49,9 +49,17 @@ cluster: ## The demo as 1 web process and 3 workers, on private PostgreSQL and R
 	@$(SET_UP) demo postgres servers
 	@$(BIN)/python tools/cluster.py $(ARGS)
 
-bench: ## Measure enqueue, latency and throughput on private servers
+bench: ## Measure cq alone on private servers, and fail when a ratio fell (< 3 minutes)
 	@$(SET_UP) postgres servers
-	@$(BIN)/python -m tests.services --durable $(BIN)/python -m benchmarks $(ARGS)
+	@$(BIN)/python -m tests.services --durable $(BIN)/python -m benchmarks quick $(ARGS)
+
+bench-peers: ## Measure cq and its peers side by side into docs/performance.md (1-2 hours)
+	@$(SET_UP) postgres servers
+	@$(BIN)/python -m tests.services --durable $(BIN)/python -m benchmarks peers $(ARGS)
+
+bench-growth: ## Measure cq against backlog, history, processes and children (20 minutes)
+	@$(SET_UP) postgres servers
+	@$(BIN)/python -m tests.services --durable $(BIN)/python -m benchmarks growth $(ARGS)
 
 clean: ## Remove the virtual environment, caches and built files
 	rm -rf .venv .venv-newer build dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis

@@ -1,6 +1,8 @@
 """
-The benchmarks: what cq does per second, counted from rows in the database.
+The benchmarks: cq and its peers at the same work, beside what the bare servers can do.
 
-`make bench` starts private servers and runs `python -m benchmarks`. Everything runs with
-cq's default settings: leases, fence, heartbeats, logs and stored results.
+`make bench` measures cq alone and guards its ratios, `make bench-peers` everything side by side,
+`make bench-growth` cq against what piles up. Everybody runs with default settings, as far as
+`settings` of each contender does not say otherwise; cq with leases, fence, heartbeats, logs and
+stored results.
 """

@@ -1,0 +1,104 @@
+"""
+Growth: how cq's throughput, claims and memory change with what piles up around it.
+
+Workloads of cq alone, which look into it for the time of one claim: against the queued rows,
+the finished rows, the worker processes, and the children of one parent.
+"""
+
+from __future__ import annotations
+
+import time
+from datetime import timedelta
+from typing import Any
+
+from django.db import connection
+from django.utils import timezone
+
+from benchmarks import meter, tasks
+from benchmarks.figures import NANO, Figures, percentiles, rate
+from benchmarks.processes import wait_until, working
+from benchmarks.workloads import BULK, CUT_SECONDS, START_SECONDS, Probe, fan_out
+from cq.models import Worker, workers
+from cq.models.transitions import Want
+from cq.workflow.claim import claim
+
+HISTORY_TASKS = 5_000
+WORKERS_TASKS = 20_000
+CLAIMS = 20
+CLAIMED = 100
+
+
+def backlog(probe: Probe, size: int) -> Figures:
+    """So many rows wait: the time of a claim of 100, the rate, and the workers' memory."""
+    return {**_claims(size), **_rate(probe, size - _claimed(size))}
+
+
+def history(probe: Probe, size: int) -> Figures:
+    """So many rows are finished, and 5,000 wait."""
+    # The copies wait; to be history they must have ended, as a worker would have ended them.
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "UPDATE cq_task SET status = 'S', started = submitted, finished = submitted, "
+            "attempts = 1, result = 'null', result_expiry = %s",
+            [timezone.now() + timedelta(days=7)],
+        )
+    for _ in range(HISTORY_TASKS // BULK):
+        tasks.noop.delay_many([((), {})] * BULK)
+    found = _claims(HISTORY_TASKS)
+    return {**found, **_rate(probe, HISTORY_TASKS - _claimed(HISTORY_TASKS))}
+
+
+def processes(probe: Probe, size: int) -> Figures:
+    """So many worker processes work off 20,000 tasks."""
+    for _ in range(WORKERS_TASKS // BULK):
+        tasks.noop.delay_many([((), {})] * BULK)
+    return _rate(probe, WORKERS_TASKS, size)
+
+
+def children(probe: Probe, size: int) -> Figures:
+    """So many children of one parent, and what follows the last."""
+    found = fan_out(probe, size)
+    return {**found, "ms a child": 1000 * found["seconds"] / size}
+
+
+def _claimed(waiting: int) -> int:
+    """How many rows the timed claims take, at most half of them."""
+    return CLAIMED * min(CLAIMS, waiting // (2 * CLAIMED))
+
+
+def _claims(waiting: int) -> Figures:
+    worker: Any = Worker(names=[tasks.noop.name], hostname="benchmarks", state="drain")
+    workers.enlist(worker)
+    times = []
+    for _ in range(_claimed(waiting) // CLAIMED):
+        before = time.perf_counter()
+        found = claim(worker.id, [Want((tasks.noop.name,), CLAIMED)], None)
+        times.append(1000 * (time.perf_counter() - before))
+        if len(found) != CLAIMED:
+            raise RuntimeError(f"A claim of {CLAIMED} found {len(found)} of {waiting} rows.")
+    return percentiles(times, "claim of 100")
+
+
+def _rate(probe: Probe, waiting: int, count: int = 2) -> Figures:
+    probe.analyze()
+    command = probe.contender.worker_commands("noop")[0]
+    begin = time.monotonic_ns()
+    with working([command] * count, probe.folder) as running:
+        begun = lambda: meter.counted(probe.folder) > 0  # noqa: E731
+        if not wait_until(begun, within=2 * START_SECONDS, workers=running):
+            raise TimeoutError(f"No task was done within {2 * START_SECONDS:g} s.")
+        wait_until(probe.done(waiting), within=CUT_SECONDS, workers=running)
+        found = meter.runs(probe.folder)
+        return {
+            "tasks/s": rate(found),
+            "first task s": (min(run.first for run in found) - begin) / NANO,
+            "MiB": running.memory(),
+        }
+
+
+WORKLOADS = {
+    "grow-backlog": backlog,
+    "grow-history": history,
+    "grow-processes": processes,
+    "grow-children": children,
+}
