@@ -1,10 +1,9 @@
 """
 Texts, frames and messages as no sane client writes them: a hundred thousand in all.
 
-Arguments have their own, in `definition/test_payload_fuzz.py`. What is
-valid is damaged, what is well-formed is filled with nonsense; only the documented error may
-come of it. `CQ_FUZZ=1000000` tries that many, `CQ_FUZZ_SEED=7` repeats a run; a failure
-prints both.
+What is valid is damaged, what is well-formed is filled with nonsense; only the documented
+error may come of it. Arguments have their own, in `definition/test_payload_fuzz.py`.
+`CQ_FUZZ=1000000` tries that many, `CQ_FUZZ_SEED=7` repeats a run; a failure prints both.
 """
 
 from __future__ import annotations
