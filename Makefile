@@ -7,7 +7,7 @@ BIN    := $(or $(CQ_VENV),.venv)/bin
 SET_UP := $(PYTHON) tools/set_up.py
 
 .DEFAULT_GOAL := help
-.PHONY: help install check format test test-fast test-all demo cluster bench bench-peers bench-growth clean
+.PHONY: help install check format test test-fast test-all test-faults soak demo cluster bench bench-peers bench-growth clean
 
 help: ## Say what can be made
 	@sed -n 's/^\([a-z-]*\): *## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -41,6 +41,14 @@ test-all: ## Everything, the full-size proofs included (long)
 	@$(BIN)/python tools/chromium.py >/dev/null
 	$(BIN)/python tools/run_tests.py all $(ARGS)
 
+test-faults: ## Every fault: the sweep of failpoints, the matrix, five minutes of the monkey
+	@$(SET_UP) test
+	$(BIN)/python tools/run_tests.py faults $(ARGS)
+
+soak: ## The monkey for an hour, or SECONDS=…, and what grows meanwhile
+	@$(SET_UP) test
+	CQ_SOAK_SECONDS=$(or $(SECONDS),3600) $(BIN)/python tools/run_tests.py soak $(ARGS)
+
 demo: ## The demo in one process, on SQLite and with no other service
 	@$(SET_UP) demo
 	@$(BIN)/python demo/run.py $(ARGS)
@@ -57,8 +65,8 @@ bench-peers: ## Measure cq and its peers side by side into docs/performance.md (
 	@$(SET_UP) postgres servers
 	@$(BIN)/python -m tests.services --durable $(BIN)/python -m benchmarks peers $(ARGS)
 
-bench-growth: ## Measure cq against backlog, history, processes and children (20 minutes)
-	@$(SET_UP) postgres servers
+bench-growth: ## Measure cq against what piles up, into docs/performance.md (30 minutes)
+	@$(SET_UP) test
 	@$(BIN)/python -m tests.services --durable $(BIN)/python -m benchmarks growth $(ARGS)
 
 clean: ## Remove the virtual environment, caches and built files

@@ -22,7 +22,7 @@ import redis
 
 from benchmarks import campaign, guard, limits, page
 from benchmarks.campaign import Cell, Report
-from benchmarks.environments import BUILD
+from benchmarks.environments import BUILD, ROOT
 
 DURABLE = ("cq", "saq_pg", "procrastinate", "pgqueuer", "django_tasks_db")
 PEERS = (
@@ -49,6 +49,7 @@ GROWTH = (
     *[Cell("grow-history", size, contenders=("cq",)) for size in (10_000, 100_000, 1_000_000)],
     *[Cell("grow-processes", size, least=size, contenders=("cq",)) for size in (1, 2, 3, 4)],
     *[Cell("grow-children", size, contenders=("cq",)) for size in (100, 1_000, 10_000)],
+    *[Cell("grow-watchers", size, least=size, contenders=("cq",)) for size in (0, 10, 100)],
 )  # fmt: skip
 
 
@@ -75,7 +76,7 @@ def main() -> int:
     report.save(BUILD / f"{given.what}.json")
     if given.page:
         (page.write_growth if given.what == "growth" else page.write_peers)(report)
-        print(f"Written into {page.PAGE.relative_to(page.ROOT)}.")
+        print(f"Written into {page.PAGE.relative_to(ROOT)}.")
     return 0
 
 

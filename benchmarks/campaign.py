@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -120,7 +121,7 @@ def _describe(report: Report, entrant: Entrant) -> bool:
             text=True,
         )
     if done.returncode:
-        report.say(f"{entrant.name} does not start: {done.stderr.strip().splitlines()[-1][:300]}")
+        report.say(f"{entrant.name} does not start: {said_last(done.stderr)}")
         return False
     told = json.loads(done.stdout.strip().splitlines()[-1])
     report.about[entrant.name] = {**told, "version": entrant.version}
@@ -181,21 +182,28 @@ def _one(report: Report, cell: Cell, entrant: Entrant, size: int) -> Figures | N
                 kill(members(process.pid))
                 process.communicate()
         if process.returncode:
-            tail = errors.strip().splitlines()[-1:] or ["no output"]
-            report.say(f"{entrant.name}, {cell.name}: {tail[0][:300]}")
+            report.say(f"{entrant.name}, {cell.name}: {said_last(errors)}")
             _keep(entrant, cell, errors, folder)
             return None
     answer = json.loads(output.strip().splitlines()[-1])
     return None if "not offered" in answer else answer
 
 
+def said_last(output: str) -> str:
+    """The last line of a traceback that begins at the margin: the error, without its quotation."""
+    lines = [line for line in output.splitlines() if line and not line[0].isspace()]
+    named = [line for line in lines if re.match(r"[\w.]*[a-z]\w*: ", line)]
+    return (named or lines or ["it printed nothing."])[-1][:300]
+
+
 def _keep(entrant: Entrant, cell: Cell, errors: str, folder: Path) -> None:
     place = BUILD / "failures"
     place.mkdir(parents=True, exist_ok=True)
-    log = folder / "worker.log"
-    text = log.read_text(errors="replace") if log.exists() else ""
+    parts = [errors]
+    for log in sorted(folder.glob("*.log")):
+        parts.append(f"--- {log.name} ---\n{log.read_text(errors='replace')}")
     name = f"{entrant.name}-{cell.name.replace(' ', '-')}.txt"
-    (place / name).write_text(f"{errors}\n--- worker ---\n{text}")
+    (place / name).write_text("\n".join(parts))
 
 
 @contextmanager

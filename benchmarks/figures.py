@@ -19,24 +19,27 @@ MOST_PROCESSES = 8
 """More than this were forked for single tasks, or are a pool whose start is the work."""
 
 
-def rate(found: Sequence[Run]) -> float:
+def rate(found: Sequence[Run], lead: int = 0) -> float:
     """
     Tasks per second, from when the last of the worker processes was at work.
 
     Processes need different times to start, and a rate is about all. Where most of the work
     was over by then, or where each task had a process of its own, the whole span counts.
+    `lead` is how long a task takes by its nature, in nanoseconds: the first are done so much
+    later than they began.
     """
     if not found:
         return 0.0
     last = max(run.last for run in found)
     total = sum(run.count for run in found)
-    begin, before = min(run.first for run in found), 1
+    begin, before = min(run.first for run in found), 0 if lead else 1
     if 2 <= len(found) <= MOST_PROCESSES:
         joined = max(run.first for run in found)
         early = sum(run.done_by(joined) for run in found)
         if early < total / 2:
             begin, before = joined, early
-    return (total - before) * NANO / (last - begin) if last > begin else 0.0
+    span = last - begin + lead
+    return (total - before) * NANO / span if span > 0 else 0.0
 
 
 def percentiles(milliseconds: Iterable[float], name: str) -> Figures:

@@ -2,12 +2,14 @@
 Growth: how cq's throughput, claims and memory change with what piles up around it.
 
 Workloads of cq alone, which look into it for the time of one claim: against the queued rows,
-the finished rows, the worker processes, and the children of one parent.
+the finished rows, the worker processes, the children of one parent, and those who watch.
 """
 
 from __future__ import annotations
 
+import socket
 import time
+from contextlib import ExitStack, closing
 from datetime import timedelta
 from typing import Any
 
@@ -15,16 +17,22 @@ from django.db import connection
 from django.utils import timezone
 
 from benchmarks import meter, tasks
+from benchmarks.contender import module
 from benchmarks.figures import NANO, Figures, percentiles, rate
 from benchmarks.processes import wait_until, working
 from benchmarks.workloads import BULK, CUT_SECONDS, START_SECONDS, Probe, fan_out
 from cq.models import Worker, workers
 from cq.models.transitions import Want
+from cq.web.tokens import watch_token
 from cq.workflow.claim import claim
+from tests.crowd import Crowd
+from tests.service_guard import free_port
 
 HISTORY_TASKS = 5_000
 WORKERS_TASKS = 20_000
+WATCHED_CHILDREN = 5_000
 CLAIMS = 20
+HERE = "127.0.0.1"
 CLAIMED = 100
 
 
@@ -59,6 +67,41 @@ def children(probe: Probe, size: int) -> Figures:
     """So many children of one parent, and what follows the last."""
     found = fan_out(probe, size)
     return {**found, "ms a child": 1000 * found["seconds"] / size}
+
+
+def watchers(probe: Probe, size: int) -> Figures:
+    """So many pages watch one tree of 5,000 children over real sockets."""
+    row = tasks.fan_out.using(submit=False).delay(WATCHED_CHILDREN)
+    pages = [(str(row.id), watch_token(row, ("progress", "tree", "log")))] * size
+    with ExitStack() as stack:
+        running = stack.enter_context(probe.working())
+        tasks.noop.delay()
+        if not wait_until(probe.done(1), within=START_SECONDS, workers=running):
+            raise TimeoutError(f"No task was done within {START_SECONDS:g} s.")
+        crowd = stack.enter_context(closing(Crowd(_web(stack, probe), pages))) if size else None
+        before = time.monotonic_ns()
+        row.submit()
+        if not wait_until(probe.stamped(), within=120, workers=running):
+            raise TimeoutError("The watched tree did not end within 120 s.")
+        seconds = (meter.stamps(probe.folder)[0][1] - before) / NANO
+        report = crowd.report() if crowd else None
+    told = {"ends seen": float(report.ends), "frames": float(report.frames)} if report else {}
+    return {"tasks/s": WATCHED_CHILDREN / seconds, **told}
+
+
+def _web(stack: ExitStack, probe: Probe) -> str:
+    """Start the web process and return its address."""
+    port = free_port()
+    command = module("daphne", "-b", HERE, "-p", str(port), "benchmarks.sockets:application")
+    web = stack.enter_context(working([command], probe.folder, log="web.log"))
+
+    def listens() -> bool:
+        with socket.socket() as client:
+            return client.connect_ex((HERE, port)) == 0
+
+    if not wait_until(listens, within=START_SECONDS, workers=web):
+        raise TimeoutError(f"The web process did not listen within {START_SECONDS:g} s.")
+    return f"http://{HERE}:{port}"
 
 
 def _claimed(waiting: int) -> int:
@@ -101,4 +144,5 @@ WORKLOADS = {
     "grow-history": history,
     "grow-processes": processes,
     "grow-children": children,
+    "grow-watchers": watchers,
 }

@@ -22,7 +22,7 @@ CELLS = (
     Cell("throughput", 5_000, "atomic", rounds=1),
     Cell("waits", 5_000, least=100, rounds=1),
     Cell("enqueue", 1_000),
-    Cell("latency", 200),
+    Cell("latency", 100),
     Cell("result", 200),
     Cell("fan-out", 1_000),
 )
@@ -38,7 +38,7 @@ TARGETS = {
     ("throughput 20000", "tasks/s"): ">= 8,000",
     ("waits 5000", "% of ideal"): ">= 99",
     ("enqueue 1000", "sync call p50 ms"): "<= 0.6",
-    ("latency 200", "start p50 ms"): "<= 3",
+    ("latency 100", "start p50 ms"): "<= 3",
     ("result 200", "round trip p50 ms"): "<= 5",
     ("fan-out 1000", "seconds"): "<= 0.6",
 }
@@ -59,7 +59,7 @@ FLOORS = (
     Floor("throughput sync 5000", "tasks/s", "PostgreSQL claim and end", 0.04),
     Floor("enqueue 1000", "sync/s", "PostgreSQL commit", 0.20),
     Floor("enqueue 1000", "bulk/s", "PostgreSQL bulk", 0.08),
-    Floor("latency 200", "start p50 ms", "PostgreSQL commit", 0.06),
+    Floor("latency 100", "start p50 ms", "PostgreSQL commit", 0.06),
     Floor("result 200", "round trip p50 ms", "PostgreSQL commit", 0.04),
 )
 
@@ -89,11 +89,11 @@ def show(report: Report) -> None:
     floors = {(floor.cell, floor.figure): floor for floor in FLOORS}
     for cell, by_name in report.found.items():
         for figure in SHOWN[cell.split(" ")[0]]:
-            value = by_name.get("cq", {}).get(figure)
+            measured = by_name.get("cq", {}).get(figure)
             floor = floors.get((cell, figure))
             share = ""
-            if floor is not None and value is not None:
-                part = share_of_limit(value, report.limits[floor.limit], figure)
+            if floor is not None and measured is not None:
+                part = share_of_limit(measured, report.limits[floor.limit], figure)
                 share = f"{part or 0.0:.3f} ({floor.least:.3f}) of {floor.limit}"
             target = TARGETS.get((cell, figure), "")
-            print(f"{cell:24} {figure:22} {number(value):>10}  {target:10} {share}")
+            print(f"{cell:24} {figure:22} {number(measured):>10}  {target:10} {share}")

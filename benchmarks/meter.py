@@ -48,13 +48,25 @@ class _Counter:
 
 
 _counter: _Counter | None = None
+_making = threading.Lock()
 
 
 def _mine() -> _Counter:
     global _counter
     if _counter is None or _counter.pid != os.getpid():
-        _counter = _Counter()
+        # Two threads that both made the file would cut it off below each other's map.
+        with _making:
+            if _counter is None or _counter.pid != os.getpid():
+                _counter = _Counter()
     return _counter
+
+
+def _forked() -> None:
+    global _making
+    _making = threading.Lock()
+
+
+os.register_at_fork(after_in_child=_forked)
 
 
 def bump() -> None:

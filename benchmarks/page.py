@@ -28,6 +28,7 @@ GROWING = {
     "grow-history": ("rows finished", "tasks/s", "Tasks per second against finished rows"),
     "grow-processes": ("worker processes", "tasks/s", "Tasks per second against processes"),
     "grow-children": ("children", "ms a child", "Milliseconds a child against children"),
+    "grow-watchers": ("watching pages", "tasks/s", "Tasks per second of a watched tree"),
 }
 
 

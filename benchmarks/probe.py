@@ -33,7 +33,8 @@ def measure(name: str, workload: str, size: int, *options: str) -> dict[str, flo
     """One round of a workload; `{"not offered": …}` where the contender has no such thing."""
     contender = contender_of(name)
     if workload == "describe":
-        return {field: str(getattr(contender, field)) for field in ("title", "store", "settings")}
+        told = {field: str(getattr(contender, field)) for field in ("title", "store", "settings")}
+        return {**told, "kinds": ", ".join(contender.kinds)}
     probe = Probe(contender, Path(os.environ[meter.FOLDER]), lambda: _analyze(contender))
     try:
         contender.prepare()

@@ -59,9 +59,9 @@ class Workers:
 
 
 @contextlib.contextmanager
-def working(commands: Sequence[Command], folder: Path) -> Iterator[Workers]:
+def working(commands: Sequence[Command], folder: Path, *, log: str = LOG) -> Iterator[Workers]:
     """Run the processes while the block runs."""
-    workers = Workers(commands, folder / LOG)
+    workers = Workers(commands, folder / log)
     try:
         yield workers
     finally:

@@ -9,6 +9,7 @@ _url = urlsplit(os.environ["DATABASE_URL"])
 
 SECRET_KEY = "only for benchmarks"
 USE_TZ = True
+ALLOWED_HOSTS = ["127.0.0.1"]
 INSTALLED_APPS = ["cq", "benchmarks"]
 DATABASES = {
     "default": {

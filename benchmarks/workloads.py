@@ -110,7 +110,7 @@ def waits(probe: Probe, size: int) -> Figures:
         if not wait_until(begun, within=START_SECONDS, workers=workers):
             raise TimeoutError(f"No task was done within {START_SECONDS:g} s.")
         wait_until(probe.done(size), within=CUT_SECONDS, workers=workers)
-        found = rate(meter.runs(probe.folder))
+        found = rate(meter.runs(probe.folder), lead=int(NAP_SECONDS * NANO))
     return {"tasks/s": found, "% of ideal": 100 * found * NAP_SECONDS / SLOTS}
 
 

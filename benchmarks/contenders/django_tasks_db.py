@@ -60,7 +60,7 @@ class DjangoTasksDb(Contender):
         "2 × `db_worker --interval 0.01 --no-startup-delay`, the naps in 20 of them; results are "
         "polled for each 2 ms."
     )
-    rows = Rows("django_tasks_db_dbtaskresult", {"id": "gen_random_uuid()"})
+    rows = Rows("django_tasks_database_dbtaskresult", {"id": "gen_random_uuid()"})
 
     def prepare(self) -> None:
         call_command("migrate", verbosity=0)

@@ -48,6 +48,14 @@ def test_a_process_for_each_task_counts_the_whole_span():
     assert rate(runs) == pytest.approx(1)
 
 
+def test_naps_that_end_in_waves_are_no_more_than_the_ideal():
+    nap, slots, waves = SECOND // 20, 50, 10
+    ends = [nap * (1 + place // slots) for place in range(slots * waves)]
+    marks = tuple(ends[place - 1] for place in range(EVERY, len(ends) + 1, EVERY))
+    run = Run(len(ends), ends[0], ends[-1], marks)
+    assert rate([run], lead=nap) == pytest.approx(slots * 20)
+
+
 def test_nothing_done_is_no_rate():
     assert rate([]) == 0
     assert rate([Run(1, SECOND, SECOND)]) == 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -52,6 +53,21 @@ def test_each_process_has_a_file_of_its_own(folder: Path):
         child.join()
     assert meter.counted(folder) == 41
     assert sorted(run.count for run in meter.runs(folder)) == [1, 20, 20]
+
+
+def test_threads_that_begin_together_share_one_file(folder: Path):
+    together = threading.Barrier(8)
+
+    def begin() -> None:
+        together.wait()
+        bump_often(50)
+
+    threads = [threading.Thread(target=begin) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert [run.count for run in meter.runs(folder)] == [400]
 
 
 def test_stamps_are_kept_in_the_order_in_which_they_were_sent(folder: Path):

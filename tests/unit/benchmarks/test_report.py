@@ -10,7 +10,7 @@ import pytest
 
 from benchmarks import guard, page, plots, tables
 from benchmarks.__main__ import DURABLE, GROWTH, PEERS
-from benchmarks.campaign import Cell, Report
+from benchmarks.campaign import Cell, Report, said_last
 from benchmarks.environments import environments
 
 
@@ -48,6 +48,12 @@ def test_durable_contenders_stand_first_and_the_best_is_bold(report: Report):
     assert "**25,000**" in lines[4]
     assert "20,000" in lines[2]
     assert tables.DASH in lines[2]
+
+
+def test_synchronous_peers_stand_in_both_columns(report: Report):
+    report.about["huey"]["kinds"] = "sync"
+    report.found[tables.SYNC] = {"cq": {"tasks/s": 4_000.0}}
+    assert tables.values(report, tables.COMMON[1]) == {"cq": 4_000.0, "huey": 25_000.0}
 
 
 def test_ratios_name_whom_they_compare_with(report: Report):
@@ -162,6 +168,13 @@ def test_every_pinned_contender_has_a_module():
 def test_a_smaller_scale_keeps_the_least_size():
     assert Cell("waits", 5_000, least=200).scaled(0.01) == 200
     assert Cell("waits", 5_000).scaled(0.5) == 2_500
+
+
+def test_a_failure_is_told_by_the_line_of_its_error():
+    said = "Traceback:\n  File x\npsycopg.errors.SyntaxError: at )\nLINE 1: SELECT )\n     ^\n"
+    assert said_last(said) == "psycopg.errors.SyntaxError: at )"
+    assert said_last("Killed\n") == "Killed"
+    assert said_last("") == "it printed nothing."
 
 
 def test_a_report_survives_its_file(report: Report, tmp_path: Path):
