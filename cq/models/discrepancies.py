@@ -59,7 +59,7 @@ _COUNTED = f"""
     family AS (
         SELECT c.parent_id AS id, count(CASE WHEN c.status IN {_OPEN} THEN 1 END) AS open,
             count(CASE WHEN c.status IN {_BAD} THEN 1 END) AS failed,
-            count(CASE WHEN c.status IN {_BAD} AND c.submitted >= p.submitted THEN 1 END) AS since
+            count(CASE WHEN c.status IN {_BAD} AND c.finished >= p.submitted THEN 1 END) AS since
         FROM cq_task AS c JOIN cq_task AS p ON p.id = c.parent_id
         WHERE c.parent_id IS NOT NULL GROUP BY c.parent_id
     ),
@@ -71,7 +71,7 @@ _TASK = "cq_task AS t"
 _PARENT = "cq_task AS t JOIN family AS v ON v.id = t.id"
 _STREAM = "cq_stream AS s JOIN cq_task AS t ON t.id = s.root"
 _CHILDLESS = "NOT EXISTS (SELECT 1 FROM cq_task AS c WHERE c.parent_id = t.id)"
-# A row that is older than its parent's present run counts there only if the run adopted it.
+# A row that ended before its parent's present run counts there only if the run adopted it.
 _FAILED = """CASE WHEN t.generation = 0 OR t.children_failed > v.failed THEN v.failed
     WHEN t.children_failed < v.since THEN v.since ELSE t.children_failed END"""
 _TREE_OPEN = f"""((SELECT count(*) FROM cq_task AS o WHERE o.id = s.root AND o.status IN {_OPEN})

@@ -52,6 +52,7 @@ class Relative:
     queue: str
     previous: UUID | None
     submitted: datetime
+    finished: datetime | None
 
     @property
     def root_uuid(self) -> UUID:
@@ -66,7 +67,7 @@ class Relative:
 
 _RELATIVE = (
     "t.id, t.status, t.parent_id, t.root_id, t.depth, t.result, t.error, t.func_name, t.queue, "
-    "t.previous_id, t.submitted"
+    "t.previous_id, t.submitted, t.finished"
 )
 
 
@@ -98,6 +99,7 @@ def _relative(db: Dialect, row: Sequence[Any]) -> Relative:
         queue=row[8],
         previous=db.uuid(row[9]),
         submitted=db.time(row[10]),  # type: ignore[arg-type]
+        finished=db.time(row[11]),
     )
 
 

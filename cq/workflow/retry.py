@@ -177,9 +177,10 @@ def _failed_below(
     """What is to run again, and the Incomplete tasks above it, each with how many it awaits."""
     below: dict[UUID, list[Relative]] = {}
     for row in members.values():
-        # Those that are older than their parent's present run belong to an earlier one.
+        # Those that ended before their parent's present run belong to an earlier one; one that was
+        # adopted may only have been submitted before it.
         parent = members.get(row.parent) if row.parent else None
-        if parent is not None and row.submitted >= parent.submitted:
+        if parent is not None and (row.finished is None or row.finished >= parent.submitted):
             below.setdefault(parent.id, []).append(row)
     again: list[UUID] = []
     waiting: dict[UUID, int] = {}

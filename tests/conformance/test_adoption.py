@@ -337,3 +337,17 @@ def test_two_of_one_batch_cannot_adopt_each_other(hand: Hand) -> None:
     complete([hand.ran(first, lambda cqt: second), hand.ran(second, lambda cqt: first)])
     assert "belongs to another parent" in fresh(second).error
     assert [status(first), status(second)] == [I, F]
+
+
+def test_t19_runs_a_failed_child_again_that_is_older_than_its_adopter(hand: Hand) -> None:
+    older = noop.delay()
+    hand.take(older)
+    adopter = noop.delay()
+    hand.run(adopter, lambda cqt: older)
+    for _ in range(2):
+        hand.fail(older)
+        assert status(adopter) is I
+        fresh(adopter).retry(failed_only=True)
+        assert [status(adopter), status(older)] == [W, Q]
+    hand.run(older, lambda cqt: "at last")
+    assert (status(adopter), fresh(adopter).result) == (S, "at last")
