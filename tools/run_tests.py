@@ -1,5 +1,6 @@
 """
-Run the tests in the right parts: `python tools/run_tests.py fast|compatible|full|all [pytest …]`.
+Run the tests in the right parts: `python tools/run_tests.py PLAN [pytest …]`, where the plan is
+fast, compatible, full, all, faults or soak.
 
 One Django project has one database, so the suite runs on PostgreSQL and what must hold on
 SQLite as well runs once more on a SQLite file. Two parts run beside each other, each with
@@ -61,6 +62,9 @@ SQLITE = Part("conformance on SQLite", ("tests/conformance",), "sqlite")
 WORKERS = Part("worker processes", tuple(_named("integration", "worker", "supervis")))
 INTEGRATION = Part("integration", tuple(_named("integration", others=WORKERS.arguments)))
 FAULTS = Part("faults", ("tests/faults",))
+POISON = Part("poison", tuple(_named("integration", "worker_limits")))
+FAULTS_SQLITE = Part("faults on SQLite", ("tests/faults/test_worker_death.py",), "sqlite")
+SOAK = Part("soak", ("tests/faults/test_monkey.py",))
 BROWSER = Part("browser", ("tests/browser",))
 
 QUIET = ("-m", "not exhaustive")
@@ -70,7 +74,9 @@ PLANS = {
     "compatible": Plan(MOST, QUIET, lanes=2),
     "full": Plan((BROWSER, *MOST, FAULTS), QUIET, lanes=2),
     # One after the other: the full-size proofs want the machine for themselves.
-    "all": Plan((BROWSER, *MOST, FAULTS)),
+    "all": Plan((BROWSER, *MOST, FAULTS, FAULTS_SQLITE)),
+    "faults": Plan((FAULTS, POISON, FAULTS_SQLITE)),
+    "soak": Plan((SOAK,), ("-s", "-k", "as_long_as_you_like")),
 }
 
 

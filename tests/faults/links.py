@@ -31,6 +31,7 @@ class Wrong:
     delay: float = 0.0
     trickle: float = 0.0
     stalled: bool = False
+    deaf: bool = False
     refusing: bool = False
     cut_after: int | None = None
 
@@ -94,6 +95,10 @@ class Link:
     def stall(self) -> None:
         """Hold back everything until healed, without a word to anybody: a black hole."""
         self._set(Wrong(stalled=True))
+
+    def hold_answers(self) -> None:
+        """Stall one direction: what is asked arrives, and no answer comes back."""
+        self._set(Wrong(deaf=True))
 
     def refuse(self) -> None:
         """Drop new connections, and reset those that are open."""
@@ -177,18 +182,26 @@ class Link:
         self._pipes.add(pipe)
         try:
             async with asyncio.TaskGroup() as group:
-                group.create_task(self._forward(reader, far, pipe))
-                group.create_task(self._forward(far_reader, writer, pipe))
+                group.create_task(self._forward(reader, far, pipe, is_answer=False))
+                group.create_task(self._forward(far_reader, writer, pipe, is_answer=True))
         finally:
             self._pipes.discard(pipe)
             for end in (writer, far):
                 end.transport.abort()
 
     async def _forward(
-        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, pipe: Pipe
+        self,
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+        pipe: Pipe,
+        *,
+        is_answer: bool,
     ) -> None:
         with suppress(OSError):
             while data := await reader.read(CHUNK):
+                while self._wrong.stalled or (is_answer and self._wrong.deaf):
+                    self.bites["held"] += len(data)
+                    await self._healed.wait()
                 await self._pass(data, writer, pipe)
             if writer.can_write_eof():
                 writer.write_eof()
@@ -198,9 +211,6 @@ class Link:
             end.close()
 
     async def _pass(self, data: bytes, writer: asyncio.StreamWriter, pipe: Pipe) -> None:
-        while self._wrong.stalled:
-            self.bites["held"] += len(data)
-            await self._healed.wait()
         wrong = self._wrong
         if wrong.delay:
             self.bites["delayed"] += len(data)

@@ -128,7 +128,7 @@ def test_twenty_seconds_of_trouble(loose: Loose) -> None:
 @pytest.mark.exhaustive
 @pytest.mark.timeout(900)
 def test_five_minutes_of_trouble(loose: Loose) -> None:
-    run = loose(300, 40)
+    run = loose(300, 60)
     check(run, tasks=10_000, faults=80)
     assert not vitals.growing(run.samples), run
 

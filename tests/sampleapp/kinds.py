@@ -38,6 +38,14 @@ async def async_one(cqt):
     await aleave_effect(cqt, "async")
 
 
+@task(**PATIENT)
+async def speaking(cqt):
+    cqt.log("begun")
+    await asyncio.sleep(0.3)
+    cqt.log("ended")
+    await aleave_effect(cqt, "speaking")
+
+
 @task(atomic=False, **PATIENT)
 def sync_one(cqt):
     cqt.log("sync")
@@ -149,6 +157,7 @@ EXPECTED = {
     function.name: expected
     for function, expected in (
         (async_one, Expected()),
+        (speaking, Expected()),
         (sync_one, Expected()),
         (atomic_one, Expected(effects=1)),
         (committed_one, Expected(effects=1)),
@@ -183,6 +192,7 @@ def _failing() -> Any:
 
 ENQUEUE: dict[str, Callable[[], Any]] = {
     "async": async_one.delay,
+    "speaking": speaking.delay,
     "sync": sync_one.delay,
     "atomic": atomic_one.delay,
     "committed": committed_one.delay,

@@ -8,6 +8,7 @@ Not a tasks.py, so that only those workers have them that are told so by
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import os
 import signal
 import time
@@ -139,6 +140,39 @@ def kill_own_process(cqt: Any) -> None:
 @task
 async def exit_hard(cqt: Any) -> None:
     os._exit(7)
+
+
+@task(atomic=False)
+def fault_segment(cqt: Any) -> None:
+    ctypes.string_at(0)
+
+
+@task
+def abort_hard(cqt: Any) -> None:
+    leave_effect(cqt, "rolled back")
+    os.abort()
+
+
+@task(atomic=False)
+def take_all_memory(cqt: Any) -> None:
+    held = []
+    while True:
+        held.append(bytearray(16 * 2**20))
+
+
+@task
+def hold_the_interpreter(cqt: Any, seconds: int) -> None:
+    """Atomic: a call into C that never lets go of the interpreter's lock."""
+    leave_effect(cqt, "held")
+    ctypes.PyDLL(None).sleep(seconds)
+
+
+@task
+def query_for(cqt: Any, seconds: float) -> None:
+    """Atomic: one statement of so many seconds (PostgreSQL)."""
+    leave_effect(cqt, "rolled back")
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT pg_sleep(%s)", [seconds])
 
 
 @task(atomic=False, pool="process")
