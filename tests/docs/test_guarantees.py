@@ -1,4 +1,4 @@
-"""Each promise of the page names its tests, and each of them exists."""
+"""Each promise of the page names its tests, so does each fault, and each of them exists."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from tests.docs.written_project import ROOT
 
 TEXT = (ROOT / "docs" / "inside" / "guarantees.md").read_text()
 SECTIONS = dict(re.findall(r"^## (.+?)\n(.*?)(?=^## |\Z)", TEXT, re.MULTILINE | re.DOTALL))
-NAMED = sorted(set(re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", TEXT)))
+FAULTS = (ROOT / "docs" / "inside" / "faults.md").read_text()
+NAMED = sorted(set(re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", TEXT + FAULTS)))
 
 
 @cache
