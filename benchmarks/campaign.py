@@ -150,7 +150,9 @@ def run(
                 _show(cell, entrant, number, found)
         report.found[cell.name] = {name: medians(found) for name, found in taken.items()}
         report.spreads[cell.name] = {
-            name: spread(found, next(iter(found[0]))) for name, found in taken.items()
+            name: spread(found, next(iter(found[0])))
+            for name, found in taken.items()
+            if len(found) > 1
         }
 
 

@@ -8,6 +8,7 @@ since a table nobody sees would be measured for nothing.
 from __future__ import annotations
 
 import re
+import statistics
 from pathlib import Path
 
 from benchmarks import limits, plots, tables
@@ -49,7 +50,7 @@ def write_peers(report: Report, page: Path = PAGE) -> None:
     parts = [
         _facts(report),
         "### In one look\n\n" + tables.ratios(report),
-        "\n".join(images),
+        "\n\n".join(images),
         "### Throughput and enqueueing\n\n" + tables.comparison(report, tables.COMMON),
         "### Delays, in milliseconds\n\n" + tables.comparison(report, tables.DELAYS),
         "### Fan-out, start-up and memory\n\n" + tables.comparison(report, tables.REST),
@@ -84,7 +85,9 @@ def write_growth(report: Report, page: Path = PAGE) -> None:
 
 def _facts(report: Report) -> str:
     facts = ", ".join(f"{name} {value}" for name, value in report.facts.items())
-    return f"Measured on: {facts}."
+    apart = [value for by_name in report.spreads.values() for value in by_name.values()]
+    middle = f" Rounds lay {100 * statistics.median(apart):.0f} % apart (median)." if apart else ""
+    return f"Measured on: {facts}.{middle}"
 
 
 def _bars(report: Report, folder: Path) -> list[str]:

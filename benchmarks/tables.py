@@ -137,15 +137,11 @@ def ratios(report: Report) -> str:
             for name, value in found.items()
             if report.about.get(name, {}).get("store") == "PostgreSQL"
         }
-        shown = f"{_cell_name(column)} {column.figure}"
+        shown = f"{column.cell}: {column.figure}"
         sides = [_against(report, ours, side, column.figure) for side in (kept, found)]
         rows.append([shown, number(ours), *sides, _of_limit(report, ours, column)])
     headings = ["", "cq", "to the best durable peer", "to the best peer", "of the limit"]
     return table(headings, rows)
-
-
-def _cell_name(column: Column) -> str:
-    return column.cell.rpartition(" ")[0]
 
 
 def _against(report: Report, ours: float, found: Mapping[str, float], figure: str) -> str:

@@ -59,7 +59,7 @@ def test_synchronous_peers_stand_in_both_columns(report: Report):
 def test_ratios_name_whom_they_compare_with(report: Report):
     first = tables.ratios(report).splitlines()[2]
     assert first == (
-        "| throughput tasks/s | 20,000 | 2.00× (pgqueuer) | 0.80× (Huey) "
+        "| throughput 20000: tasks/s | 20,000 | 2.00× (pgqueuer) | 0.80× (Huey) "
         "| 40 % (PostgreSQL claim and end) |"
     )
     assert "0.50× (Huey)" in tables.ratios(report)
