@@ -91,12 +91,19 @@ def declare_dead(db: Dialect, worker: UUID, beat: int) -> bool:
 
 
 def orphans(
-    db: Dialect, limit: int, *, max_crashes: int, spent: bool, ids: Sequence[UUID] | None = None
+    db: Dialect,
+    limit: int,
+    *,
+    max_crashes: int,
+    max_releases: int,
+    spent: bool,
+    ids: Sequence[UUID] | None = None,
 ) -> list[UUID]:
     """
     Lock running tasks of dead workers that nobody else is moving, any or among `ids`.
 
-    `spent` asks for those that may not run again, the opposite for those that may.
+    `spent` asks for those that may not run again, the opposite for those that may. A suspect,
+    which ran in a child process, may as long as it has a release left.
     """
     dead = db.run("SELECT w.id FROM cq_worker AS w WHERE NOT w.alive")
     if not dead:
@@ -104,8 +111,13 @@ def orphans(
     return _found(
         db,
         f"""cq_task AS t WHERE t.id {db.linked("worker_id", "dead")} AND t.status = 'R'
-        AND {"" if spent else "NOT"} (t.at_most_once OR t.crashes + 1 >= %(max_crashes)s)""",
-        {"max_crashes": max_crashes, "dead": db.id_list(UUID(str(row[0])) for row in dead)},
+        AND {"" if spent else "NOT"} (t.at_most_once OR (t.crashes + 1 >= %(max_crashes)s
+        AND (t.crashes = 0 OR t.releases >= %(max_releases)s)))""",
+        {
+            "max_crashes": max_crashes,
+            "max_releases": max_releases,
+            "dead": db.id_list(UUID(str(row[0])) for row in dead),
+        },
         limit,
         ids,
         db.skip_locked,

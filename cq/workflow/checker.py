@@ -216,7 +216,8 @@ def _free(ids: Collection[UUID]) -> None:
         locked = lock_relatives(db, ids)
         still = discrepancies(db, [BY_NAME["orphan"]])
         lost = [UUID(one.id) for one in still if one.found == "none" and UUID(one.id) in locked]
-        aftermath = Aftermath(moved=put_back(db, lost, backoff=0))
+        releases = conf.current().max_releases
+        aftermath = Aftermath(moved=put_back(db, lost, backoff=0, max_releases=releases))
         for row in aftermath.moved:
             aftermath.ring(row.queue, [row.id])
         aftermath.tell_after_commit()

@@ -60,8 +60,11 @@ def rescue_tasks() -> int:
 def _put_back() -> int:
     def work() -> int:
         with engine_transaction() as db:
-            ids = workers.orphans(db, BATCH, max_crashes=conf.current().max_crashes, spent=False)
-            moved = put_back(db, ids, backoff=_BACKOFF_SECONDS)
+            crashes, releases = conf.current().max_crashes, conf.current().max_releases
+            ids = workers.orphans(
+                db, BATCH, max_crashes=crashes, max_releases=releases, spent=False
+            )
+            moved = put_back(db, ids, backoff=_BACKOFF_SECONDS, max_releases=releases)
             if moved:
                 reached("mid_put_back", moved)
             aftermath = Aftermath(moved=list(moved))
@@ -77,8 +80,14 @@ def _put_back() -> int:
 
 
 def _lose() -> int:
-    limit = conf.current().max_crashes
-    find = partial(workers.orphans, limit=BATCH, max_crashes=limit, spent=True)
+    settings = conf.current()
+    find = partial(
+        workers.orphans,
+        limit=BATCH,
+        max_crashes=settings.max_crashes,
+        max_releases=settings.max_releases,
+        spent=True,
+    )
     return _end(find, [Status.RUNNING], Status.LOST, "The worker died while it ran the task.")
 
 

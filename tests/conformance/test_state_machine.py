@@ -276,6 +276,14 @@ class Life(RuleBasedStateMachine):
         self.hand.end(claimed, crashed())
         self.charge(node)
 
+    def lose_worker(self, node: Node) -> None:
+        if node.crashes and node.releases < conf.current().max_releases:
+            # A suspect runs in a child, so that its worker died of something else.
+            node.releases += 1
+            node.status = Q
+        else:
+            self.charge(node)
+
     def charge(self, node: Node) -> None:
         node.crashes += 1
         if node.crashes >= conf.current().max_crashes:
@@ -304,7 +312,7 @@ class Life(RuleBasedStateMachine):
         self.hand.die()
         rescue_tasks()
         for claimed in held:
-            self.charge(self.nodes[claimed.id])
+            self.lose_worker(self.nodes[claimed.id])
         Task.objects.filter(status=Q).update(run_at="2020-01-01T00:00:00Z")
         self.hand = Hand()
 

@@ -231,7 +231,8 @@ def rescue(hand: Hand, row: Task) -> None:
     rescue_tasks()
 
 
-case("rescue after the last crash", {R: ("T11", L)}, crashes=2)(rescue)
+case("rescue after the last crash", {R: ("T11", L)}, crashes=2, releases=20)(rescue)
+case("rescue of a suspect", {R: ("T10", Q)}, crashes=2)(rescue)
 case("rescue of what may run once", {R: ("T11", L)}, at_most_once=True)(rescue)
 
 

@@ -37,17 +37,27 @@ def queue_pending(db: Dialect, id: UUID, args: str | None = None) -> list[Moved]
     return moved(db, db.run(sql, {"id": id.hex, "args": args}))
 
 
-def put_back(db: Dialect, ids: Sequence[UUID], *, backoff: float) -> list[Moved]:
-    """T10: queue tasks of a dead worker again, charged with a crash."""
+_IS_INNOCENT = "t.crashes > 0 AND t.releases < %(max_releases)s"
+
+
+def put_back(db: Dialect, ids: Sequence[UUID], *, backoff: float, max_releases: int) -> list[Moved]:
+    """
+    T10: queue tasks of a dead worker again, charged with a crash.
+
+    A suspect ran in a child process, which takes no worker along: its worker died of something
+    else, and it is charged with a release, as long as it has one left.
+    """
     sql = f"""
         UPDATE cq_task AS t SET status = 'Q', claim_token = NULL, worker_id = NULL,
-            crashes = t.crashes + 1,
+            crashes = t.crashes + CASE WHEN {_IS_INNOCENT} THEN 0 ELSE 1 END,
+            releases = t.releases + CASE WHEN {_IS_INNOCENT} THEN 1 ELSE 0 END,
             run_at = {after(db, "(%(backoff)s * t.crashes)")},
             unique_key = CASE WHEN {key_taken(db, "ids")} THEN NULL ELSE t.unique_key END
         WHERE t.id {db.ids("ids")} AND t.status = 'R'
         {db.returning(MOVED)}
     """
-    return moved(db, db.run(sql, {"ids": db.id_list(ids), "backoff": backoff}))
+    params = {"ids": db.id_list(ids), "backoff": backoff, "max_releases": max_releases}
+    return moved(db, db.run(sql, params))
 
 
 def run_again(db: Dialect, ids: Sequence[UUID], sources: Iterable[Status]) -> list[Moved]:
