@@ -38,9 +38,9 @@ from cq.models.transitions import Want
 from cq.workflow.claim import claim
 from cq.workflow.recording import Recorder
 from cq.workflow.rescue import end_overdue
+from cq.workflow.retry import retry_now
 from cq.workflow.revoke import revoke_now
 from cq.workflow.schedule import fire_due
-from cq.workflow.transaction import repeated
 
 __all__ = ["Drained", "adrain", "drain", "inline", "wait_for"]
 
@@ -159,7 +159,7 @@ def _nothing() -> None:
 
 
 def _is_verb(call: Any) -> bool:
-    return getattr(call, "func", None) in (revoke_now, repeated)
+    return getattr(call, "func", None) in (revoke_now, retry_now)
 
 
 def _module(call: Any) -> str:

@@ -81,18 +81,19 @@ def _after_commit(
             # Now, while somebody listens. A revoke to come decides what there will be to retry.
             db = dialect()
             refuse(db, id, read_relatives(db, [id]).get(id))
-
-        def retry_now() -> None:
-            try:
-                repeated(partial(work, id))
-            except IllegalTransition as problem:
-                logger.warning("A retry was refused at the commit: %s", problem)
-
-        transaction.on_commit(retry_now, using=alias, robust=True)
+        transaction.on_commit(partial(retry_now, work, id), using=alias)
         return
     repeated(partial(work, id))
     if isinstance(task, Task):
         task.refresh_from_db()
+
+
+def retry_now(work: Callable[[UUID], None], id: UUID) -> None:
+    """Retry after a commit, when nobody is left who could be told of a refusal."""
+    try:
+        repeated(partial(work, id))
+    except IllegalTransition as problem:
+        logger.warning("A retry was refused at the commit: %s", problem)
 
 
 def _run_again(id: UUID) -> None:
