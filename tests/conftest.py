@@ -10,6 +10,7 @@ Servers start when a test first needs one, so that unit tests touch none.
 from __future__ import annotations
 
 import inspect
+import signal
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +29,12 @@ from tests.waiting import await_until, wait_until
 from tests.workers import WorkerFactory, WorkerProcess
 
 WORKERS = pytest.StashKey[list[WorkerProcess]]()
+
+
+def pytest_configure() -> None:
+    """Hand on a Ctrl-C that works: a shell starts what runs in its background deaf to it."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 # --- servers ------------------------------------------------------------------------------------

@@ -12,6 +12,7 @@ import pytest
 import redis
 from django.db import connections
 
+from cq.aio import in_db
 from cq.web.protocol import Limits
 from cq.web.tokens import watch_token
 from tests.conftest import Layers
@@ -54,6 +55,7 @@ async def test_a_database_that_was_down(
         finally:
             await asyncio.to_thread(postgres_server.resume)
         await rows(connections.close_all)
+        await in_db(connections.close_all)  # the session that other tests use on this thread
         await visitor.watch(tree, token=token, since=1)
         await rows(tree.log, "after")
         await visitor.until_line(2)
