@@ -63,7 +63,6 @@ WORKERS = Part("worker processes", tuple(_named("integration", "worker", "superv
 INTEGRATION = Part("integration", tuple(_named("integration", others=WORKERS.arguments)))
 FAULTS = Part("faults", ("tests/faults",))
 POISON = Part("poison", tuple(_named("integration", "worker_limits")))
-FAULTS_SQLITE = Part("faults on SQLite", ("tests/faults/test_worker_death.py",), "sqlite")
 SOAK = Part("soak", ("tests/faults/test_monkey.py",))
 BROWSER = Part("browser", ("tests/browser",))
 
@@ -74,8 +73,8 @@ PLANS = {
     "compatible": Plan(MOST, QUIET, lanes=2),
     "full": Plan((BROWSER, *MOST, FAULTS), QUIET, lanes=2),
     # One after the other: the full-size proofs want the machine for themselves.
-    "all": Plan((BROWSER, *MOST, FAULTS, FAULTS_SQLITE)),
-    "faults": Plan((FAULTS, POISON, FAULTS_SQLITE)),
+    "all": Plan((BROWSER, *MOST, FAULTS)),
+    "faults": Plan((FAULTS, POISON)),
     "soak": Plan((SOAK,), ("-s", "-k", "as_long_as_you_like")),
 }
 

@@ -14,7 +14,7 @@ from dataclasses import asdict
 from functools import partial
 from uuid import UUID
 
-from django.db import Error
+from django.db import Error, InterfaceError, InternalError, OperationalError
 
 from cq.aio import Lane
 from cq.failpoints import reached
@@ -26,6 +26,7 @@ from cq.worker.process_identity import this_process
 
 logger = logging.getLogger("cq.worker")
 
+_FIRST_PAUSE = 0.1
 _LONGEST_PAUSE = 2.0
 _LEAVE_SECONDS = 2.0
 
@@ -57,9 +58,24 @@ class Membership:
         self.worker: UUID | None = None
         """The id of the row; None while there is none."""
 
-    async def join(self) -> None:
-        """Insert the row and begin to beat; raises what the database raises."""
-        self.worker = await self._lane.run(self._enlist)
+    async def join(self, stop: asyncio.Event) -> None:
+        """
+        Insert the row and begin to beat, or return without one when told to stop before.
+
+        An outage is waited out; raises what the database says of a table that is not there.
+        """
+        pause = _FIRST_PAUSE
+        while self.worker is None:
+            try:
+                self.worker = await self._lane.run(self._enlist)
+            except (OperationalError, InterfaceError, InternalError) as problem:
+                if pause == _FIRST_PAUSE:
+                    logger.warning("The row of this worker waits for the database: %s", problem)
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(pause):
+                        await stop.wait()
+                        return
+                pause = min(2 * pause, _LONGEST_PAUSE)
         self._heartbeat = Heartbeat(
             self.worker,
             held=self._held,
@@ -71,7 +87,7 @@ class Membership:
 
     async def run(self) -> None:
         """Go on under a new row whenever the old one was declared dead; ends by cancellation."""
-        pause = 0.1
+        pause = _FIRST_PAUSE
         while True:
             await self._dead.wait()
             try:
@@ -81,7 +97,7 @@ class Membership:
                 await asyncio.sleep(pause)
                 pause = min(2 * pause, _LONGEST_PAUSE)
                 continue
-            pause = 0.1
+            pause = _FIRST_PAUSE
             self._dead.clear()
             if self._heartbeat is not None:
                 self._heartbeat.worker = self.worker

@@ -145,7 +145,7 @@ class Runner:
     async def run(self) -> None:
         """Be a worker until stopped; returns when everything is written or handed back."""
         try:
-            await self.membership.join()
+            await self.membership.join(self.stop_requested)
             voided.listen(self.membership.look_at_tokens)
             dispatcher.attach_loop(self._loop, self.claimer.ring, self.options.queues)
             self.watchdog.start()

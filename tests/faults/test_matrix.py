@@ -330,6 +330,8 @@ def test_f30_a_database_that_takes_no_writes_for_a_while(
     wait_until(lambda: Task.objects.filter(id=dozing.id, status=Status.RUNNING).exists())
     with read_only():
         wait_until(lambda: "read-only transaction" in worker.output(), timeout=20)
+        late = worker_process("--no-scheduler", cq=SETTINGS, ready=False)
+        wait_until(lambda: "The row of this worker waits" in late.output(), timeout=20)
         began = time.monotonic()
         # Longer than a lease: nobody can beat, and nobody is declared dead.
         wait_until(lambda: time.monotonic() - began > 3)
@@ -337,8 +339,10 @@ def test_f30_a_database_that_takes_no_writes_for_a_while(
     dozing.refresh_from_db()
     assert (dozing.status, dozing.crashes) == (Status.SUCCESS, 0)
     assert not (verdict := judge([*ids, dozing.id])).broken, verdict
-    assert worker.stop() == 0
+    wait_until(late.rows, timeout=20)
+    assert worker.stop() == late.stop() == 0
     assert "declared dead" not in worker.output()
+    assert "Exception Group" not in late.output()
 
 
 @pytest.mark.parametrize("direction", ["both", "answers"])
