@@ -1,9 +1,9 @@
 """
 Run the tests in the right parts: `python tools/run_tests.py PLAN [pytest …]`, where the plan is
-fast, compatible, full, all, faults or soak.
+fast, compatible, full, slow, all, faults or soak.
 
 One Django project has one database, so the suite runs on PostgreSQL and what must hold on
-SQLite as well runs once more on a SQLite file. Two parts run beside each other, each with
+SQLite as well runs once more on a SQLite file. Parts run beside each other, each with
 servers of its own, since most tests wait for other processes most of the time. Every part runs
 even after a failure; the last line counts them together. Standard library only.
 """
@@ -66,14 +66,16 @@ POISON = Part("poison", tuple(_named("integration", "worker_limits")))
 SOAK = Part("soak", ("tests/faults/test_monkey.py",))
 BROWSER = Part("browser", ("tests/browser",))
 
-QUIET = ("-m", "not exhaustive")
+QUIET = ("-m", "not exhaustive and not slow")
 MOST = (INTEGRATION, WORKERS, CONFORMANCE, UNITS, DEMO, SQLITE)
 PLANS = {
     "fast": Plan((UNITS,)),
     "compatible": Plan(MOST, QUIET, lanes=2),
-    "full": Plan((BROWSER, *MOST, FAULTS), QUIET, lanes=2),
+    "full": Plan((BROWSER, *MOST, FAULTS), QUIET, lanes=3),
     # One after the other: the full-size proofs want the machine for themselves.
     "all": Plan((BROWSER, *MOST, FAULTS)),
+    # What `make test` leaves out to take minutes, and the gate runs all the same.
+    "slow": Plan((BROWSER, CONFORMANCE, FAULTS), ("-m", "slow and not exhaustive"), lanes=2),
     "faults": Plan((FAULTS, POISON)),
     "soak": Plan((SOAK,), ("-s", "-k", "as_long_as_you_like")),
 }

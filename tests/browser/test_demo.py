@@ -237,6 +237,7 @@ def test_a_picture_fills_in_tile_by_tile_and_survives_a_reload(slow_demo: Demo, 
     expect(page.locator("tbody tr")).to_have_count(300)
 
 
+@pytest.mark.slow
 def test_a_small_screen_shows_everything(demo: Demo, page: Page) -> None:
     page.emulate_media(reduced_motion="reduce")
     page.goto(demo.url)
@@ -285,6 +286,7 @@ def test_a_torn_tile_fails_and_is_mended(demo: Demo, page: Page) -> None:
     assert page.request.get(page.url + "finished.png").ok
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("is_cut", [False, True])
 def test_a_print_is_revoked_midway(slow_demo: Demo, page: Page, is_cut: bool) -> None:
     page.on("dialog", lambda dialog: dialog.accept())
@@ -315,6 +317,7 @@ def test_a_cord_that_is_cut_for_a_moment_leaves_no_gap(demo: Demo, page: Page) -
     assert_whole_record(page)
 
 
+@pytest.mark.slow
 def test_a_cord_that_stays_cut_leaves_the_page_to_polling(demo: Demo, page: Page) -> None:
     page.emulate_media(reduced_motion="reduce")
     printing(page, demo, "Balloons")
@@ -336,6 +339,7 @@ def assert_whole_record(page: Page) -> None:
     )
 
 
+@pytest.mark.slow
 def test_two_readers_see_what_their_tokens_allow(demo: Demo, page: Page, browser: Browser) -> None:
     page.emulate_media(reduced_motion="reduce")
     printing(page, demo, "Dunes")
@@ -377,6 +381,7 @@ FRAMES = 40
 LARGEST_FILM = 1_500_000
 
 
+@pytest.mark.slow
 def test_the_film_of_the_readme(slow_demo: Demo, page: Page) -> None:
     """A print from its first tile to its last, filmed; CQ_SCREENSHOTS receives the file."""
     page.set_viewport_size({"width": 1180, "height": 690})

@@ -69,6 +69,7 @@ def test_an_error_is_shown_to_those_who_may_see_it_and_to_nobody_else(
     assert heard(page, "failure")[0]["error"] is None
 
 
+@pytest.mark.slow
 def test_success_leads_on_once_and_only_if_it_was_waited_for(
     site: Site, worker_process: WorkerFactory, page: Page
 ) -> None:
@@ -136,6 +137,7 @@ HIDE = """(hidden) => {
 }"""
 
 
+@pytest.mark.slow
 def test_a_hidden_tab_watches_nothing_and_misses_nothing(
     site: Site, worker_process: WorkerFactory, page: Page
 ) -> None:
@@ -240,7 +242,7 @@ def test_without_javascript_it_is_right_when_the_page_is_made(
 def test_nobody_is_kept_from_reading_it(
     site: Site, worker_process: WorkerFactory, browser: Browser, scheme: Any
 ) -> None:
-    worker_process(cq=SETTINGS)
+    worker_process("--grace", "0.1", cq=SETTINGS)  # one task is left running
     context = browser.new_context(color_scheme=scheme, reduced_motion="reduce", bypass_csp=True)
     context.add_init_script(RECORDER)
     page = context.new_page()

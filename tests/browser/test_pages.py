@@ -205,6 +205,7 @@ def test_typing_and_opened_details_survive_a_patch(site: Site, boss: Page) -> No
     expect(boss.locator("ol.cq-next li").first).to_be_visible()
 
 
+@pytest.mark.slow
 def test_a_paused_page_and_a_hidden_one_ask_nothing(site: Site, boss: Page) -> None:
     asked: list[Request] = []
     boss.on("request", lambda r: asked.append(r) if "x-cq-live" in r.headers else None)

@@ -158,6 +158,7 @@ def test_a_search_finds_lines_that_were_never_loaded(site: Site, page: Page, tre
     expect(page.locator("#L2999")).to_have_class(re.compile("is-target"))
 
 
+@pytest.mark.slow
 def test_a_paused_log_counts_what_comes(
     site: Site, worker_process: WorkerFactory, page: Page
 ) -> None:
@@ -175,6 +176,7 @@ def test_a_paused_log_counts_what_comes(
     assert numbers(page) == list(range(1, 61))
 
 
+@pytest.mark.slow
 def test_the_pill_pauses_everything_and_goes_on_without_a_gap(
     site: Site, worker_process: WorkerFactory, page: Page
 ) -> None:

@@ -170,6 +170,7 @@ PAIRS = list(combinations(NAMES, 2))
 
 
 @pytest.mark.parametrize("cast", PAIRS, ids=[" and ".join(cast) for cast in PAIRS])
+@pytest.mark.slow
 def test_two_keep_the_promises_with_one_preemption(
     explorer: Explorer, cast: tuple[str, ...]
 ) -> None:

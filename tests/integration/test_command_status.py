@@ -187,7 +187,7 @@ def test_run_refuses_with_one_sentence(arguments: list[str], sentence: str) -> N
 
 
 def test_run_waits_and_prints_the_result_alone(worker_process: WorkerFactory) -> None:
-    worker_process("-c", "2")
+    worker_process("-c", "2", "--grace", "0.1")  # one is left dozing
     said, code = run("cq_run", "add", "40", "2", "--wait", "--timeout", "20")
     assert code == 0
     assert said == "42\n"
