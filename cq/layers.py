@@ -112,7 +112,13 @@ class RedisLayer(RedisChannelLayer):  # type: ignore[misc]
     async def _brpop_with_clean(self, index: int, channel: str, timeout: float) -> bytes | None:
         async with asyncio.timeout(timeout + POP_MARGIN):
             member: bytes | None = await super()._brpop_with_clean(index, channel, timeout)
-            return member
+        # Up to Python 3.11 a client may swallow a cancellation that comes just as it gets its
+        # answer; a consumer would then never end, nor the server that waits for it. What was
+        # popped lies in the backup, and comes again.
+        task = asyncio.current_task()
+        if task is not None and task.cancelling():
+            raise asyncio.CancelledError
+        return member
 
     async def _clean_receive_backup(self, index: int, channel: str) -> None:
         # The stock layer runs this as a task that nobody awaits: an outage in that moment

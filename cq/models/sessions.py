@@ -15,6 +15,9 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 
 from cq.models.sql import Dialect, database
 
+# A transaction of the engine lasts milliseconds. One whose process is frozen, or behind a wire
+# that is cut without a word, must not hold its row locks against the others.
+_IDLE_SECONDS = 15
 _PLANS = {"plan_cache_mode": "force_generic_plan", "jit": "off", "enable_seqscan": "off"}
 
 
@@ -25,8 +28,9 @@ def own_sessions() -> None:
         options.pop("pool", None)
         if connection.alias == database() and _may_prepare(connection):
             options.setdefault("prepare_threshold", 0)
-            plans = " ".join(f"-c {name}={value}" for name, value in _PLANS.items())
-            options["options"] = f"{options.get('options', '')} {plans}".strip()
+            settled = _PLANS | {"idle_in_transaction_session_timeout": f"{_IDLE_SECONDS}s"}
+            words = " ".join(f"-c {name}={value}" for name, value in settled.items())
+            options["options"] = f"{options.get('options', '')} {words}".strip()
         connection.settings_dict = {**connection.settings_dict, "OPTIONS": options}
 
 

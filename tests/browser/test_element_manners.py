@@ -17,7 +17,7 @@ from tests.integration.test_access import Person
 from tests.waiting import wait_until
 from tests.workers import WorkerFactory
 
-pytestmark = [pytest.mark.browser, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.browser, pytest.mark.slow, pytest.mark.timeout(120)]
 
 TASKS = "tests.sampleapp.tasks."
 SAY = "tests.browser.site_tasks.say"
@@ -69,7 +69,6 @@ def test_an_error_is_shown_to_those_who_may_see_it_and_to_nobody_else(
     assert heard(page, "failure")[0]["error"] is None
 
 
-@pytest.mark.slow
 def test_success_leads_on_once_and_only_if_it_was_waited_for(
     site: Site, worker_process: WorkerFactory, page: Page
 ) -> None:
@@ -137,7 +136,6 @@ HIDE = """(hidden) => {
 }"""
 
 
-@pytest.mark.slow
 def test_a_hidden_tab_watches_nothing_and_misses_nothing(
     site: Site, worker_process: WorkerFactory, page: Page
 ) -> None:

@@ -26,7 +26,7 @@ from tests.integration.test_access import Person
 from tests.sampleapp.tasks import add, echo, noop
 from tests.waiting import wait_until
 
-pytestmark = [pytest.mark.browser, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.browser, pytest.mark.slow, pytest.mark.timeout(120)]
 
 PAGES = ("", "tasks/", "repeating/", "workers/")
 SHOP = ("render_tile", "import_csv", "send_receipt", "resize_image", "nightly_report")
@@ -205,7 +205,6 @@ def test_typing_and_opened_details_survive_a_patch(site: Site, boss: Page) -> No
     expect(boss.locator("ol.cq-next li").first).to_be_visible()
 
 
-@pytest.mark.slow
 def test_a_paused_page_and_a_hidden_one_ask_nothing(site: Site, boss: Page) -> None:
     asked: list[Request] = []
     boss.on("request", lambda r: asked.append(r) if "x-cq-live" in r.headers else None)

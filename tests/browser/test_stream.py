@@ -185,5 +185,5 @@ def test_progress_is_seen_soon_after_it_was_reported(
         f"\nprogress is {statistics.median(ages):.0f} ms old (p50) when it is seen, "
         f"{sorted(ages)[int(0.99 * (len(ages) - 1))]:.0f} ms (p99), {len(ages)} of {count} seen"
     )
-    assert len(ages) >= 0.9 * count
+    assert len(ages) >= 0.8 * count
     assert statistics.median(ages) < most_ms

@@ -21,7 +21,7 @@ from tests.integration.watching import Tree
 from tests.waiting import wait_until
 from tests.workers import WorkerFactory
 
-pytestmark = [pytest.mark.browser, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.browser, pytest.mark.slow, pytest.mark.timeout(180)]
 
 IMPORT = "tests.sampleapp.imports.import_csv"
 SAY = "tests.browser.site_tasks.say"
@@ -158,7 +158,6 @@ def test_a_search_finds_lines_that_were_never_loaded(site: Site, page: Page, tre
     expect(page.locator("#L2999")).to_have_class(re.compile("is-target"))
 
 
-@pytest.mark.slow
 def test_a_paused_log_counts_what_comes(
     site: Site, worker_process: WorkerFactory, page: Page
 ) -> None:
@@ -176,7 +175,6 @@ def test_a_paused_log_counts_what_comes(
     assert numbers(page) == list(range(1, 61))
 
 
-@pytest.mark.slow
 def test_the_pill_pauses_everything_and_goes_on_without_a_gap(
     site: Site, worker_process: WorkerFactory, page: Page
 ) -> None:

@@ -149,6 +149,7 @@ def test_plans_prepared_on_an_empty_table_stay_good() -> None:
 
 
 @pytest.mark.usefixtures("unanalyzed")
+@pytest.mark.contradictory
 @pytest.mark.parametrize("analyzed", [False, True], ids=["un-analyzed", "analyzed"])
 def test_no_statement_of_the_engine_reads_the_whole_table(analyzed: bool) -> None:
     some_id = "gen_random_uuid()"

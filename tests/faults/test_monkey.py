@@ -121,7 +121,7 @@ def check(run: Run, *, tasks: int, faults: int) -> None:
 
 @pytest.mark.long
 @pytest.mark.timeout(180)
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_twenty_seconds_of_trouble(loose: Loose) -> None:
     check(loose(20, 20), tasks=150, faults=4)
 

@@ -151,3 +151,24 @@ async def test_encryption_keys_are_honoured(make: Make, client: Any) -> None:
 async def test_a_name_outside_the_rules_is_refused(make: Make) -> None:
     with pytest.raises(TypeError):
         await make().send("not a channel", {})
+
+
+async def test_a_swallowed_cancellation_ends_a_receive_all_the_same(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    popping = asyncio.Event()
+
+    async def swallow(*args: Any) -> None:
+        popping.set()
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            return  # as `wait_for` does up to Python 3.11 when the answer comes at that moment
+
+    monkeypatch.setattr(RedisChannelLayer, "_brpop_with_clean", swallow)
+    layer = make()
+    async with asyncio.timeout(5), asyncio.TaskGroup() as group:
+        receiving = group.create_task(layer.receive("cq-tasks"))
+        await popping.wait()
+        receiving.cancel()
+    assert receiving.cancelled()
