@@ -98,13 +98,13 @@ class Threads(Executor):
         self._lock = threading.Lock()
         self._calls: queue.SimpleQueue[_Call | None] = queue.SimpleQueue()
         self._idle = threading.Semaphore(0)
-        self._started = 0
+        self._threads: list[threading.Thread] = []
         self._is_shut = False
 
     @property
     def has_threads(self) -> bool:
         """Whether a thread was started, and may have opened a session."""
-        return self._started > 0
+        return bool(self._threads)
 
     def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> "Future[T]":
         """Have a call made; the threads start when they are first needed."""
@@ -113,10 +113,10 @@ class Threads(Executor):
             if self._is_shut:
                 raise RuntimeError(f"The threads {self._name!r} were ended; nothing runs on them.")
             self._calls.put((future, partial(fn, *args, **kwargs)))
-            if not self._idle.acquire(blocking=False) and self._started < self._size:
-                self._started += 1
-                name = f"{self._name}-{self._started}"
-                threading.Thread(target=self._work, name=name, daemon=True).start()
+            if not self._idle.acquire(blocking=False) and len(self._threads) < self._size:
+                name = f"{self._name}-{len(self._threads) + 1}"
+                self._threads.append(threading.Thread(target=self._work, name=name, daemon=True))
+                self._threads[-1].start()
         return future
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
@@ -124,8 +124,13 @@ class Threads(Executor):
         with self._lock:
             if not self._is_shut:
                 self._is_shut = True
-                for _ in range(self._started):
+                for _ in self._threads:
                     self._calls.put(None)
+
+    def join(self, deadline: float) -> None:
+        """Wait until the threads have closed their sessions, at most to this `time.monotonic()`."""
+        for thread in self._threads:
+            thread.join(max(0.0, deadline - time.monotonic()))
 
     def _work(self) -> None:
         if self._begin is not None:
@@ -214,6 +219,11 @@ class Lanes:
         """Close every lane."""
         for lane in self._lanes:
             lane.close()
+
+    def join(self, deadline: float) -> None:
+        """Wait until every lane has closed its session, at most to this `time.monotonic()`."""
+        for lane in self._lanes:
+            lane.executor.join(deadline)
 
 
 def _tended(fn: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:

@@ -175,3 +175,8 @@ class Executor:
         """End the threads that are idle; one that is stuck ends with its body."""
         self.threads.shutdown(wait=False)
         self.lanes.close()
+
+    def join(self, deadline: float) -> None:
+        """Wait until they have closed their sessions, at most to this `time.monotonic()`."""
+        self.threads.join(deadline)
+        self.lanes.join(deadline)

@@ -10,6 +10,7 @@ import asyncio
 import logging
 import resource
 import sys
+import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import Any
@@ -51,6 +52,7 @@ logger = logging.getLogger("cq.worker")
 # Together they stay below the five seconds that process managers are told to allow.
 _CANCEL_SECONDS = 1.0
 _SAVE_SECONDS = 2.0
+_CLOSE_SECONDS = 1.0
 
 Service = Callable[[], Awaitable[None]]
 
@@ -159,6 +161,15 @@ class Runner:
             await self.attempts.close()
             for lane in self._lanes.values():
                 lane.close()
+            if not self.leaves_work:
+                await asyncio.to_thread(self._join_threads)
+
+    def _join_threads(self) -> None:
+        # They end by themselves; the process must not end while they close their sessions.
+        deadline = time.monotonic() + _CLOSE_SECONDS
+        self.attempts.executor.join(deadline)
+        for lane in self._lanes.values():
+            lane.executor.join(deadline)
 
     async def _serve(self, group: asyncio.TaskGroup) -> None:
         services = [

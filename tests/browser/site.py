@@ -9,13 +9,13 @@ the tag; `ttl` makes a token that ends after so many seconds, `can` one with oth
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from typing import Any
 
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404, redirect
 from django.template import Context, Template
 from django.urls import path
+from django.utils.deprecation import MiddlewareMixin
 from django.utils.http import urlencode
 
 from cq.definition.registry import lookup
@@ -72,15 +72,12 @@ def start(request: HttpRequest, name: str) -> HttpResponse:
     return redirect(f"/show/{task.id}?{urlencode(query)}")
 
 
-def under_policy(get_response: Callable[[HttpRequest], HttpResponse]) -> Any:
-    """Middleware: the strictest policy that a site may have."""
+class UnderPolicy(MiddlewareMixin):
+    """The strictest policy that a site may have."""
 
-    def answer(request: HttpRequest) -> HttpResponse:
-        response = get_response(request)
+    def process_response(self, request: HttpRequest, response: HttpResponse) -> HttpResponse:
         response["Content-Security-Policy"] = "default-src 'self'"
         return response
-
-    return answer
 
 
 urlpatterns = [

@@ -6,4 +6,4 @@ from tests.settings import *  # noqa: F403
 from tests.settings import MIDDLEWARE
 
 ROOT_URLCONF = "tests.browser.site"
-MIDDLEWARE = ["tests.browser.site.under_policy", *MIDDLEWARE]
+MIDDLEWARE = ["tests.browser.site.UnderPolicy", *MIDDLEWARE]
