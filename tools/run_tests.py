@@ -75,7 +75,7 @@ PLANS = {
     # One after the other: the full-size proofs want the machine for themselves.
     "all": Plan((BROWSER, *MOST, FAULTS)),
     # What `make test` leaves out to take minutes, and the gate runs all the same.
-    "slow": Plan((BROWSER, CONFORMANCE, FAULTS), ("-m", "slow and not exhaustive"), lanes=2),
+    "slow": Plan((BROWSER, CONFORMANCE), ("-m", "slow and not exhaustive"), lanes=2),
     "faults": Plan((FAULTS, POISON)),
     "soak": Plan((SOAK,), ("-s", "-k", "as_long_as_you_like")),
 }
