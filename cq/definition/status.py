@@ -29,6 +29,24 @@ class Status(StrEnum):
         """The word for people: `Status.SUCCESS.label == "Success"`."""
         return self.name.capitalize()
 
+    @property
+    def sign(self) -> str:
+        """The sign beside that word, as `cq.js` draws it too."""
+        return _SIGNS[self]
+
+
+_SIGNS = {
+    Status.PENDING: "○",
+    Status.QUEUED: "◌",
+    Status.RUNNING: "◐",
+    Status.RETRY: "↻",
+    Status.WAITING: "◔",
+    Status.SUCCESS: "✔",
+    Status.FAILURE: "✖",
+    Status.INCOMPLETE: "◪",
+    Status.LOST: "?",
+    Status.REVOKED: "⊘",
+}
 
 CLAIMABLE = frozenset({Status.QUEUED, Status.RETRY})
 NOT_STARTED = frozenset({Status.PENDING, Status.QUEUED, Status.RETRY})

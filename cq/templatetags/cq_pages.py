@@ -15,7 +15,7 @@ from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString, mark_safe
 
 from cq.definition.status import Status
-from cq.web.pages.words import ICONS, capped, number, relative, span
+from cq.web.pages.words import capped, number, relative, span
 
 register = template.Library()
 register.filter("span", span)
@@ -48,7 +48,7 @@ def state(status: Status) -> SafeString:
     return format_html(
         '<span class="cq-state cq-{}"><span aria-hidden="true">{}</span> {}</span>',
         status.name.lower(),
-        ICONS[status],
+        status.sign,
         status.label,
     )
 

@@ -17,11 +17,11 @@ from cq.failpoints import reached
 from cq.layers import RedisLayer
 from cq.transport.messages import Message, channel_name
 from cq.transport.outage import Outage
+from cq.worker.service import ended
 
 # A receive that timed out after waiting at least this long has waited for a message, not
 # for the server: redis-py 8 ends an idle blocking pop of the stock layer after five seconds.
 IDLE = 1.0
-CANCEL_AGAIN = 0.1
 
 
 class Receiver:
@@ -50,12 +50,9 @@ class Receiver:
         listening = asyncio.get_running_loop().create_task(self._listen())
         try:
             await asyncio.wait([listening])
+            listening.result()
         finally:
-            # Once may not be enough: up to Python 3.11 `wait_for`, in which clients send
-            # their commands, swallows a cancellation that comes just as it ends.
-            while not listening.done():
-                listening.cancel()
-                await asyncio.wait([listening], timeout=CANCEL_AGAIN)
+            await ended(listening)
 
     async def _listen(self) -> None:
         while not self._stopping.is_set():

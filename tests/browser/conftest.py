@@ -7,7 +7,6 @@ A word in the console fails the test that opened the page.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 from playwright.sync_api import Browser, Page, sync_playwright
@@ -26,8 +25,8 @@ def rows_beside_a_browser() -> Iterator[None]:
 
 
 @pytest.fixture
-def site(worker_process: WorkerFactory, tmp_path: Path) -> Iterator[Site]:
-    made = Site(worker_process, tmp_path)
+def site(worker_process: WorkerFactory) -> Iterator[Site]:
+    made = Site(worker_process)
     yield made
     made.stop()
 

@@ -8,9 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
@@ -18,7 +15,8 @@ from urllib.parse import urlencode
 from playwright.sync_api import Page
 
 from tests.waiting import wait_until
-from tests.workers import ROOT, WorkerFactory
+from tests.web_process import WebProcess
+from tests.workers import WorkerFactory
 
 RECORDER = """
     // Everything the element said, and every socket it opened with what went over it.
@@ -53,46 +51,16 @@ NO_SOCKETS = """
 SETTINGS = {"TASK_MODULES": ["tests.browser.site_tasks", "tests.sampleapp.imports"]}
 
 
-class Site:
+class Site(WebProcess):
     """A running daphne, and the pages one can open there."""
 
-    def __init__(self, factory: WorkerFactory, folder: Path) -> None:
-        self._log = folder / "daphne.log"
-        environment = {
-            **os.environ,
-            **factory.environment,
-            **factory.layer_environment(),
-            "CQ_TEST_CQ": json.dumps(SETTINGS),
-        }
-        command = ["-m", "daphne", "-b", "127.0.0.1", "-p", "0"]
-        with self._log.open("wb") as output:
-            self._process = subprocess.Popen(
-                [sys.executable, *command, "tests.browser.site_asgi:application"],
-                cwd=ROOT,
-                env=environment,
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-            )
-        self.url = f"http://127.0.0.1:{wait_until(self._listening, timeout=30)}"
-
-    def _listening(self) -> str:
-        found = re.search(r"Listening on TCP address 127\.0\.0\.1:(\d+)", self.output())
-        if self._process.poll() is not None:
-            raise AssertionError(f"daphne ended by itself. It printed:\n{self.output()}")
-        return found[1] if found else ""
-
-    def output(self) -> str:
-        return self._log.read_text(errors="replace")
+    def __init__(self, factory: WorkerFactory) -> None:
+        super().__init__(factory, "tests.browser.site_asgi:application", cq=SETTINGS)
 
     def start(self, name: str, *args: Any, **query: str) -> str:
         """The address that enqueues a sample task and leads to its page."""
         data = urlencode({"args": json.dumps(args), **query})
         return f"{self.url}/start/{name}?{data}"
-
-    def stop(self) -> None:
-        self._process.terminate()
-        self._process.wait(timeout=20)
 
 
 def heard(page: Page, name: str) -> list[Any]:

@@ -24,11 +24,10 @@ from random import Random
 
 import pytest
 from PIL import Image, ImageDraw
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Page, expect
 
 from demo.picture import painting
 from tests.waiting import wait_until
-from tools import chromium
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(120)]
 
@@ -131,17 +130,6 @@ def slow_demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Demo]:
     """A demo whose prints take long enough to do something in their midst."""
     with running_demo(tmp_path_factory.mktemp("slow-demo"), pace=3) as running:
         yield running
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    path = chromium.find()
-    if path is None:
-        pytest.fail(chromium.MISSING)
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
-        yield browser
-        browser.close()
 
 
 @pytest.fixture

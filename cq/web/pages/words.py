@@ -1,26 +1,12 @@
 """
-The words of pages: lengths of time, moments, numbers, and the sign of each status.
+The words of pages: lengths of time, moments and numbers.
 """
 
 from datetime import datetime, timedelta
 
 from django.utils import timezone
 
-from cq.definition.status import Status
 from cq.models.figures import CAP
-
-ICONS = {
-    Status.PENDING: "○",
-    Status.QUEUED: "◌",
-    Status.RUNNING: "◐",
-    Status.RETRY: "↻",
-    Status.WAITING: "◔",
-    Status.SUCCESS: "✔",
-    Status.FAILURE: "✖",
-    Status.INCOMPLETE: "◪",
-    Status.LOST: "?",
-    Status.REVOKED: "⊘",
-}
 
 
 def span(seconds: float | timedelta | None) -> str:

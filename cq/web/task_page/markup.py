@@ -16,23 +16,12 @@ from django.utils import timezone
 from django.utils.html import escape, format_html, format_html_join
 from django.utils.safestring import SafeString, mark_safe
 
+from cq.definition.status import Status
 from cq.progress.publisher import Line, Node
 from cq.web.task_page.forest import Entry
 from cq.web.task_page.mount import Mount
 from cq.web.task_page.waiting import span
 
-SIGNS = {
-    "pending": "○",
-    "queued": "◌",
-    "running": "◐",
-    "retry": "↻",
-    "waiting": "◔",
-    "success": "✔",
-    "failure": "✖",
-    "incomplete": "◪",
-    "lost": "?",
-    "revoked": "⊘",
-}
 DEEPEST = 12
 NOBODY = "00000000-0000-0000-0000-000000000000"
 """Stands for the id in the address of a page that is made for many."""
@@ -78,7 +67,7 @@ def _tree_row(entry: Entry, page: str, now: datetime) -> str:
     status = node["status"]
     return (
         f'<li class="tp-node is-{status}" data-depth="{depth}"><span class="tp-icon" '
-        f'aria-hidden="true">{SIGNS[status]}</span><a class="tp-name" '
+        f'aria-hidden="true">{Status[status.upper()].sign}</span><a class="tp-name" '
         f'href="{escape(page.replace(NOBODY, node["id"]))}">{escape(short_name(node["name"]))}</a>'
         f'<span class="tp-detail">{escape(_detail(node, now))}</span></li>'
     )

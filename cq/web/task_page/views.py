@@ -93,7 +93,7 @@ def _facts(
         "short_name": markup.short_name(task.func_name),
         "status": status.name.lower(),
         "status_word": status.label,
-        "sign": markup.SIGNS[status.name.lower()],
+        "sign": status.sign,
         "duration": (end - task.started).total_seconds() if end and task.started else None,
         "why": why,
         "buttons": acts.offered(grant, task, user_of(request), mount),
