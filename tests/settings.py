@@ -3,9 +3,10 @@ Django settings of the test project: the suite, and the real processes it starts
 
 What enters is the environment: CQ_TEST_DB (postgres or sqlite) picks the database,
 CQ_TEST_DATABASE_URL and CQ_TEST_REDIS_URL name running servers, CQ_TEST_LAYER picks the
-channel layers (redis, stock, memory, none), and CQ_TEST_CQ overrides keys of the CQ dict
-(JSON). Importing this module opens nothing: the suite fills in the address of its private
-PostgreSQL when a test first asks for the database.
+channel layers (redis, stock, memory, none), CQ_TEST_SQLITE_TIMEOUT is how long SQLite waits
+for its lock, and CQ_TEST_CQ overrides keys of the CQ dict (JSON). Importing this module opens
+nothing: the suite fills in the address of its private PostgreSQL when a test first asks for
+the database.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from urllib.parse import unquote, urlsplit
 BASE_DIR = Path(__file__).resolve().parent
 
 SQLITE_OPTIONS = {
-    "timeout": 20,
+    "timeout": float(os.environ.get("CQ_TEST_SQLITE_TIMEOUT", "20")),
     "transaction_mode": "IMMEDIATE",
     "init_command": "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL;",
 }

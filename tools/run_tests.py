@@ -61,7 +61,8 @@ CONFORMANCE = Part("conformance on PostgreSQL", ("tests/conformance",), is_prepa
 SQLITE = Part("conformance on SQLite", ("tests/conformance",), "sqlite")
 WORKERS = Part("worker processes", tuple(_named("integration", "worker", "supervis")))
 INTEGRATION = Part("integration", tuple(_named("integration", others=WORKERS.arguments)))
-FAULTS = Part("faults", ("tests/faults",))
+ON_SQLITE = Part("faults on SQLite", ("tests/faults/test_sqlite.py",), "sqlite")
+FAULTS = Part("faults", tuple(_named("faults", others=ON_SQLITE.arguments)))
 POISON = Part("poison", tuple(_named("integration", "worker_limits")))
 SOAK = Part("soak", ("tests/faults/test_monkey.py",))
 BROWSER = Part("browser", ("tests/browser",))
@@ -73,10 +74,10 @@ PLANS = {
     "compatible": Plan(MOST, QUIET, lanes=2),
     "full": Plan((BROWSER, *MOST, FAULTS), QUIET, lanes=3),
     # One after the other: the full-size proofs want the machine for themselves.
-    "all": Plan((BROWSER, *MOST, FAULTS)),
+    "all": Plan((BROWSER, *MOST, FAULTS, ON_SQLITE)),
     # What `make test` leaves out to take minutes, and the gate runs all the same.
     "slow": Plan((BROWSER, CONFORMANCE), ("-m", "slow and not exhaustive"), lanes=2),
-    "faults": Plan((FAULTS, POISON)),
+    "faults": Plan((FAULTS, ON_SQLITE, POISON)),
     "soak": Plan((SOAK,), ("-s", "-k", "as_long_as_you_like")),
 }
 

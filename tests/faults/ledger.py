@@ -1,7 +1,7 @@
 """
-The ledger: a trigger on the tasks' table that writes down every transition (PostgreSQL).
+The ledger: triggers on the tasks' table that write down every transition.
 
-`ledger()` installs it for one test and takes it away; what it wrote is read as `Entry` rows,
+`ledger()` installs them for one test and takes them away; what they wrote is read as `Entry` rows,
 in the order in which they were written. Nothing of cq knows of it, so it also sees what an
 engine would rather not tell.
 """
@@ -17,7 +17,7 @@ from django.db import connection
 
 from cq.definition.status import TRANSITIONS, Status
 
-INSTALL = """
+ON_POSTGRES = """
 CREATE TABLE test_ledger (
     n bigserial PRIMARY KEY, task uuid NOT NULL, parent uuid, previous uuid,
     func_name text NOT NULL, old text, new text, attempt int,
@@ -38,9 +38,37 @@ END $$;
 CREATE TRIGGER test_ledger AFTER INSERT OR UPDATE OR DELETE ON cq_task
 FOR EACH ROW EXECUTE FUNCTION test_note_transition();
 """
-REMOVE = """
+OFF_POSTGRES = """
 DROP TRIGGER IF EXISTS test_ledger ON cq_task;
 DROP FUNCTION IF EXISTS test_note_transition();
+DROP TABLE IF EXISTS test_ledger;
+"""
+ON_SQLITE = """
+CREATE TABLE test_ledger (
+    n integer PRIMARY KEY AUTOINCREMENT, task text NOT NULL, parent text, previous text,
+    func_name text NOT NULL, old text, new text, attempt int,
+    at text DEFAULT (strftime('%Y-%m-%d %H:%M:%f', 'now'))
+);
+CREATE TRIGGER test_ledger_insert AFTER INSERT ON cq_task BEGIN
+    INSERT INTO test_ledger (task, parent, previous, func_name, new, attempt) VALUES (
+        NEW.id, NEW.parent_id, NEW.previous_id, NEW.func_name, NEW.status, NEW.attempts
+    );
+END;
+CREATE TRIGGER test_ledger_update AFTER UPDATE ON cq_task
+WHEN OLD.status IS NOT NEW.status BEGIN
+    INSERT INTO test_ledger (task, parent, previous, func_name, old, new, attempt) VALUES (
+        NEW.id, NEW.parent_id, NEW.previous_id, NEW.func_name,
+        OLD.status, NEW.status, NEW.attempts
+    );
+END;
+CREATE TRIGGER test_ledger_delete AFTER DELETE ON cq_task BEGIN
+    INSERT INTO test_ledger (task, func_name, old) VALUES (OLD.id, OLD.func_name, OLD.status);
+END;
+"""
+OFF_SQLITE = """
+DROP TRIGGER IF EXISTS test_ledger_insert;
+DROP TRIGGER IF EXISTS test_ledger_update;
+DROP TRIGGER IF EXISTS test_ledger_delete;
 DROP TABLE IF EXISTS test_ledger;
 """
 ARROWS = {
@@ -72,13 +100,20 @@ class Entry:
 @contextmanager
 def ledger() -> Iterator[None]:
     """Keep the ledger while the block runs."""
-    with connection.cursor() as cursor:
-        cursor.execute(REMOVE + INSTALL)
+    _run(OFF_POSTGRES + ON_POSTGRES, OFF_SQLITE + ON_SQLITE)
     try:
         yield
     finally:
+        _run(OFF_POSTGRES, OFF_SQLITE)
+
+
+def _run(on_postgres: str, on_sqlite: str) -> None:
+    connection.ensure_connection()
+    if connection.vendor == "postgresql":
         with connection.cursor() as cursor:
-            cursor.execute(REMOVE)
+            cursor.execute(on_postgres)
+    else:
+        connection.connection.executescript(on_sqlite)
 
 
 def entries() -> list[Entry]:
@@ -89,6 +124,16 @@ def entries() -> list[Entry]:
             "ORDER BY n"
         )
         return [
-            Entry(n, *row[:4], *(Status(one) if one else None for one in row[4:6]), row[6])
+            Entry(
+                n,
+                *(_id(one) for one in row[:3]),  # type: ignore[arg-type]
+                row[3],
+                *(Status(one) if one else None for one in row[4:6]),
+                row[6],
+            )
             for n, *row in cursor.fetchall()
         ]
+
+
+def _id(value: UUID | str | None) -> UUID | None:
+    return UUID(value) if isinstance(value, str) else value

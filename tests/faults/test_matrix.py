@@ -91,20 +91,25 @@ def alter(database: Database) -> Iterator[Callable[[str], None]]:
 # --- workers ------------------------------------------------------------------------------------
 
 
+LINGERING = (kinds.lingering, kinds.lingering_atomic)
+
+
 def test_f3_a_freeze_within_the_lease_repeats_nothing(
-    worker_process: WorkerFactory, wait_until: WaitUntil
+    worker_process: WorkerFactory, wait_until: WaitUntil, tmp_path: Path
 ) -> None:
-    settings = SETTINGS | {"LEASE": 4.0}
+    settings, end = SETTINGS | {"LEASE": 6.0}, tmp_path / "end"
     frozen = worker_process("--no-scheduler", cq=settings)
-    tasks = [body.delay(2.0) for body in (kinds.dozing, kinds.dozing_atomic) for _ in range(4)]
+    tasks = [body.delay(str(end)) for body in LINGERING for _ in range(4)]
     wait_until(lambda: running() == 8)
     observer = worker_process("--no-scheduler", cq=settings)
     frozen.send(signal.SIGSTOP)
     state = Path(f"/proc/{frozen.pid}/stat")
     wait_until(lambda: state.read_text().rpartition(")")[2].split()[0] == "T")
     began = time.monotonic()
-    wait_until(lambda: time.monotonic() - began > 2)
+    wait_until(lambda: time.monotonic() - began > 3)
+    assert running() == 8
     frozen.send(signal.SIGCONT)
+    end.touch()
     wait_until(is_over, timeout=20)
     assert set(Task.objects.values_list("status", "attempts", "crashes")) == {("S", 1, 0)}
     assert "is dead" not in observer.output()
@@ -353,13 +358,14 @@ def test_f35_a_worker_that_is_cut_off(
     database: Database,
     is_long: bool,
     direction: str,
+    tmp_path: Path,
 ) -> None:
-    settings = SETTINGS | {"LEASE": 2.0 if is_long else 6.0}
+    settings, end = SETTINGS | {"LEASE": 2.0 if is_long else 6.0}, tmp_path / "end"
     link = Link.to(database.url)
     far = worker_process(
         "--no-scheduler", cq=settings, env={"CQ_TEST_DATABASE_URL": link.through(database.url)}
     )
-    tasks = [body.delay(1.0) for body in (kinds.dozing, kinds.dozing_atomic) for _ in range(4)]
+    tasks = [body.delay(str(end)) for body in LINGERING for _ in range(4)]
     wait_until(lambda: running() == 8)
     observer = worker_process("--no-scheduler", cq=settings)
     if direction == "both":
@@ -369,9 +375,12 @@ def test_f35_a_worker_that_is_cut_off(
     began = time.monotonic()
     if is_long:
         wait_until(lambda: "is dead" in observer.output(), timeout=20)
+        end.touch()
         wait_until(is_over, timeout=40)
     else:
         wait_until(lambda: time.monotonic() - began > 2)
+        assert running() == 8
+        end.touch()
     link.heal()
     assert link.bites["held"]
     wait_until(is_over, timeout=40)

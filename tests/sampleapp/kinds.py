@@ -144,6 +144,21 @@ def dozing_atomic(cqt, seconds: float):
     time.sleep(seconds)
 
 
+@task(**PATIENT)
+async def lingering(cqt, path: str):
+    """Ends when there is such a file, however long a test takes to get there."""
+    while not os.path.exists(path):  # noqa: ASYNC110, ASYNC240
+        await asyncio.sleep(0.02)
+    await aleave_effect(cqt, "lingering")
+
+
+@task(**PATIENT)
+def lingering_atomic(cqt, path: str):
+    leave_effect(cqt, "lingering atomic")
+    while not os.path.exists(path):
+        time.sleep(0.02)
+
+
 @dataclass(frozen=True, slots=True)
 class Expected:
     """How tasks of one function end, and how many effects each leaves; None: one or more."""
@@ -174,6 +189,8 @@ EXPECTED = {
         (revoked_leaf, Expected(status=Status.REVOKED, effects=0)),
         (dozing, Expected()),
         (dozing_atomic, Expected(effects=1)),
+        (lingering, Expected()),
+        (lingering_atomic, Expected(effects=1)),
     )
 }
 
