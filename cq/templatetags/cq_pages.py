@@ -7,6 +7,7 @@ Drawings are SVG with attributes, since a style attribute would need a looser po
 
 from collections.abc import Sequence
 from datetime import datetime
+from itertools import groupby
 from typing import Any
 
 from django import template
@@ -62,16 +63,20 @@ def spark(values: Sequence[float | None], label: str) -> SafeString:
     top = max([*known, 1e-9])
     step = _WIDE / max(len(values) - 1, 1)
     height = _HIGH - 3
-    points = [
-        f"{i * step:.1f},{_HIGH - 1.5 - height * (value or 0) / top:.1f}"
-        for i, value in enumerate(values)
-    ]
+    lines, areas = [], []
+    for is_known, stretch in groupby(enumerate(values), lambda pair: pair[1] is not None):
+        if not is_known:
+            continue
+        xy = [(i * step, _HIGH - 1.5 - height * (value or 0) / top) for i, value in stretch]
+        # Of a single minute the line would have no length, and nothing would be drawn.
+        line = " L".join(f"{x:.1f},{y:.1f}" for x, y in (xy if len(xy) > 1 else xy * 2))
+        lines.append(f"M{line}")
+        areas.append(f"M{xy[0][0]:.1f},{_HIGH} L{line} L{xy[-1][0]:.1f},{_HIGH} Z")
     return format_html(
         '<svg class="cq-spark" viewBox="0 0 {} {}" preserveAspectRatio="none" role="img" '
         'aria-label="{}: at most {} in the last hour">'
-        '<path class="cq-spark-area" d="M0,{} L{} L{},{} Z"/><path d="M{}"/></svg>',
-        *(_WIDE, _HIGH, label, number(top), _HIGH, " L".join(points), _WIDE, _HIGH),
-        " L".join(points),
+        '<path class="cq-spark-area" d="{}"/><path d="{}"/></svg>',
+        *(_WIDE, _HIGH, label, number(top), " ".join(areas), " ".join(lines)),
     )
 
 

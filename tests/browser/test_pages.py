@@ -194,6 +194,22 @@ def test_an_open_list_follows_what_happens_and_leaves_busy_rows_where_they_are(
     expect(boss.locator("[data-cq-chosen]")).to_have_text("With 1 ticked:")
 
 
+def test_all_that_are_shown_are_ticked_at_once(site: Site, boss: Page) -> None:
+    for _ in range(3):
+        ended()
+    boss.goto(f"{site.url}/cq/tasks/")
+    all_of_them = boss.get_by_label("all that are shown")
+    rows = boss.locator('input[name="task"]')
+    all_of_them.check()
+    expect(boss.locator("[data-cq-chosen]")).to_have_text("With 3 ticked:")
+    rows.first.uncheck()
+    assert all_of_them.evaluate("box => box.indeterminate")
+    expect(boss.locator("[data-cq-chosen]")).to_have_text("With 2 ticked:")
+    all_of_them.check()
+    boss.get_by_role("button", name="Retry").click()
+    expect(boss.get_by_role("heading", name="Retry 3 tasks?")).to_be_visible()
+
+
 def test_typing_and_opened_details_survive_a_patch(site: Site, boss: Page) -> None:
     RepeatingTask.schedule("0 3 * * *", noop, name="nightly")
     boss.goto(f"{site.url}/cq/repeating/")

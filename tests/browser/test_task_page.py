@@ -7,9 +7,11 @@ Every page has the policy `default-src 'self'`, and a word in the console fails 
 from __future__ import annotations
 
 import re
+from datetime import timedelta
 from typing import Any
 
 import pytest
+from django.utils import timezone
 from playwright.sync_api import Browser, Page, expect
 
 from cq.models import LogLine, Task
@@ -195,6 +197,25 @@ def test_the_pill_pauses_everything_and_goes_on_without_a_gap(
     expect(word(page)).to_have_text("Success", timeout=20_000)
     expect(pill).to_be_hidden()
     assert numbers(page) == list(range(1, 81))
+
+
+def test_what_a_reader_unfolds_stays_while_the_reason_is_asked_for_again(
+    site: Site, page: Page, tree: Tree
+) -> None:
+    Task.objects.filter(pk=tree.id).update(args=[{"a": [1, 2]}])
+    page.goto(f"{site.url}/cq/t/{tree.id}/#data")
+    opened = page.locator(".tp-json details").first
+    opened.locator("summary").first.click()
+    expect(opened).not_to_have_attribute("open", "")
+    page.get_by_role("link", name="Revoke").focus()
+    with page.expect_response("**/part") as answer:
+        pass
+    assert answer.value.ok
+    expect(page.locator(".tp-why")).to_contain_text("No worker is running")
+    Task.objects.filter(pk=tree.id).update(run_at=timezone.now() + timedelta(hours=2))
+    expect(page.locator(".tp-why")).to_contain_text("It is due in", timeout=10_000)
+    expect(opened).not_to_have_attribute("open", "")
+    expect(page.get_by_role("link", name="Revoke")).to_be_focused()
 
 
 def test_what_is_to_be_done_is_asked_first(

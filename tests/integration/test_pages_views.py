@@ -314,6 +314,9 @@ def test_revoke_says_what_it_stops_and_why_it_could_not(boss: Client) -> None:
     act(boss, "revoke", task, confirmed="1")
     task.refresh_from_db()
     assert task.status == Status.REVOKED
+    asked = act(boss, "retry", ended(Status.SUCCESS)).content.decode()
+    assert "Nothing to retry" in asked
+    assert "Retry 0 tasks" not in asked
     refused = act(boss, "retry", ended(Status.SUCCESS), confirmed="1").content.decode()
     assert "Retried 0 tasks." in refused
     assert "cq-message warning" in refused
@@ -363,7 +366,9 @@ def test_an_entry_in_words_with_its_runs_and_its_buttons(boss: Client) -> None:
     entry.refresh_from_db()
     assert not entry.enabled
     assert "goes on. It runs next at" in press("resume").content.decode()
-    assert "Started nightly as task" in press("run").content.decode()
+    started = press("run").content.decode()
+    task = Task.objects.get(repeating=entry, tick=None)
+    assert f'Started nightly as task <a href="/cq/t/{task.pk}/">{task.pk}</a>.' in started
     assert "has not ended; nothing was started" in press("run").content.decode()
     assert Task.objects.filter(repeating=entry, tick=None).count() == 1
     assert list(LogEntry.objects.values_list("change_message", flat=True))[::-1][:2] == [

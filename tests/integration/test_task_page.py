@@ -309,6 +309,14 @@ class TestWhatCanBeDone:
         assert "cannot be retried so" in response.content.decode()
         assert LogEntry.objects.count() == 0
 
+    def test_what_makes_no_sense_any_more_is_not_offered(self, tree: Tree):
+        client = boss().client
+        page = html(client, tree, "do/retry")
+        assert "Retry is not possible any more: the task is Queued." in page
+        assert 'type="submit"' not in page
+        page = html(client, tree, "do/run_again")
+        assert "No task is registered as &#x27;" in page
+
     def test_a_task_runs_again_with_other_arguments(self, tree: Tree):
         Task.objects.filter(pk=tree.id).update(func_name=echo.name, args=[1], queue="video")
         client = boss().client
@@ -317,9 +325,10 @@ class TestWhatCanBeDone:
         new = Task.objects.exclude(pk=tree.id).get()
         assert response["Location"] == address(new)
         assert (new.args, new.queue, new.func_name) == ([2], "video", echo.name)
-        refused = client.post(address(tree, "do/run_again"), {"args": "[", "kwargs": "{}"})
+        refused = client.post(address(tree, "do/run_again"), {"args": "[3, 4", "kwargs": "{}"})
         assert refused.status_code == 409
         assert "args is not JSON" in refused.content.decode()
+        assert ">[3, 4</textarea>" in refused.content.decode()  # not lost with the refusal
 
     def test_masked_arguments_are_neither_shown_nor_written_over(self, tree: Tree):
         Task.objects.filter(pk=tree.id).update(func_name=echo.name, kwargs={"password": "hunter2"})

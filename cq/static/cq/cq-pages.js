@@ -196,11 +196,12 @@ let timer = 0;
 let asking = null;
 
 function show(state, word) {
-  if (!pill || pill.dataset.cqPill === state) {
+  const shown = pill?.querySelector("[data-cq-pill-word]");
+  if (!pill || (pill.dataset.cqPill === state && shown.textContent === word)) {
     return;
   }
   pill.dataset.cqPill = state;
-  pill.querySelector("[data-cq-pill-word]").textContent = word;
+  shown.textContent = word;
   pill.setAttribute("aria-pressed", String(isPaused));
   pill.title = isPaused ? "Paused. Click, or press p, to go on." : "Click, or press p, to pause.";
 }
@@ -279,13 +280,29 @@ function onKey(event) {
   }
 }
 
-/** Say how many rows are ticked; without any there is nothing to do. */
+/** Say how many rows are ticked, and let the box above them say whether it is all of them. */
 function countChosen() {
   const words = document.querySelector("[data-cq-chosen]");
   if (words) {
-    const count = document.querySelectorAll('input[name="task"]:checked').length;
+    const boxes = document.querySelectorAll('input[name="task"]');
+    const count = [...boxes].filter((box) => box.checked).length;
     words.textContent = count ? `With ${count} ticked:` : "With the ticked ones:";
+    for (const all of document.querySelectorAll("[data-cq-all]")) {
+      all.parentElement.hidden = boxes.length === 0;
+      all.checked = count > 0 && count === boxes.length;
+      all.indeterminate = count > 0 && count < boxes.length;
+    }
   }
+}
+
+/** The box above the rows ticks all that are shown, or none. */
+function chooseAll({ target }) {
+  if (target.matches("[data-cq-all]")) {
+    for (const box of document.querySelectorAll('input[name="task"]')) {
+      box.checked = target.checked;
+    }
+  }
+  countChosen();
 }
 
 const THEMES = { auto: ["◐", "as the system"], light: ["☀", "light"], dark: ["☾", "dark"] };
@@ -308,7 +325,8 @@ function startTheme(button) {
 }
 
 document.addEventListener("keydown", onKey);
-document.addEventListener("change", countChosen);
+document.addEventListener("change", chooseAll);
+countChosen();
 document.querySelectorAll("[data-cq-theme]").forEach(startTheme);
 tellAll();
 if (isLive && pill) {

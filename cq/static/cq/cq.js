@@ -581,7 +581,7 @@ sheet.replaceSync(`
   .is-error .text, .is-critical .text { color: var(--_fail); }
   .tree { list-style: none; margin: .35em 0; padding: 0; overflow: auto;
     max-height: var(--cq-tree-height, 24em); }
-  .node { display: flex; gap: .5em; align-items: baseline; }
+  .node { display: flex; flex-wrap: wrap; gap: 0 .5em; align-items: baseline; }
   .name { overflow-wrap: anywhere; unicode-bidi: isolate; }
   .detail, .more { color: var(--_quiet); }
   button { font: inherit; cursor: pointer; }

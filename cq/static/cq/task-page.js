@@ -17,7 +17,7 @@ const kit = { STATUSES, OVER, percentOf, clock, shortName, fill, levelOf, folded
 const { task: id, poll, page: pageAddress } = page.dataset;
 const skew = Date.parse(page.dataset.now) - Date.now();
 const now = () => Date.now() + skew;
-const REASON_MS = 5000;
+const REASON_MS = 2000;
 
 kit.now = now;
 kit.address = (task) => pageAddress.replace("00000000-0000-0000-0000-000000000000", task);
@@ -55,6 +55,8 @@ addEventListener("hashchange", () => show(hash()));
 // --- the heading ------------------------------------------------------------------------------
 
 const part = (name) => page.querySelector(`[data-part=${name}]`);
+// What the server said last of each part, before anything here was put into it.
+const said = new Map([...page.querySelectorAll("[data-part]")].map((one) => [one.dataset.part, one.outerHTML]));
 const inHead = (name) => part("head").querySelector(`[data-${name}]`);
 
 function drawHead(node) {
@@ -107,18 +109,29 @@ async function refresh() {
   isAsking = false;
 }
 
-/** Put new parts in the place of the old; one that has the focus is left alone. */
+/**
+ * Put the parts that have changed in the place of the old: what a reader has unfolded stays so
+ * while nothing is new. A link keeps the focus by its address; anything else that has it is
+ * left alone.
+ */
 function replaceParts(markup) {
   const parts = new DOMParser().parseFromString(markup, "text/html");
   for (const fresh of parts.querySelectorAll("[data-part]")) {
-    const old = part(fresh.dataset.part);
-    if (!old || old.contains(document.activeElement)) continue;
+    const { part: name } = fresh.dataset;
+    const old = part(name);
+    const { outerHTML: text } = fresh;
+    const focused = old?.contains(document.activeElement) ? document.activeElement : null;
+    if (!old || said.get(name) === text || (focused && !focused.matches("a[data-act]"))) continue;
+    said.set(name, text);
     fresh.hidden = old.hidden;
     localise(fresh);
     old.replaceWith(document.importNode(fresh, true));
+    if (focused) linkTo(focused.href)?.focus();
   }
   if (watched.state) drawHead(watched.state);
 }
+
+const linkTo = (address) => [...page.querySelectorAll("a[data-act]")].find((one) => one.href === address);
 
 // --- asking before something is done --------------------------------------------------------------
 
@@ -143,7 +156,7 @@ page.addEventListener("click", async (event) => {
   dialog.addEventListener("close", () => {
     dialog.remove();
     // The heading may have been made anew meanwhile, and its links with it.
-    [...page.querySelectorAll("a[data-act]")].find((one) => one.href === link.href)?.focus();
+    linkTo(link.href)?.focus();
   });
   page.append(dialog);
   dialog.showModal();
@@ -218,6 +231,7 @@ async function follow() {
     if (current && current !== status) {
       status = current;
       inHead("why")?.remove();
+      said.delete("head");
       if (say) say.textContent = STATUSES[current][1];
       refresh();
     }

@@ -77,7 +77,9 @@ export class Timeline {
     }
     const rows = [{ depth: 0, name: this.#kit.shortName(top.name), nodes: [top] }];
     const visit = (parent, depth) => {
-      for (const { node, nodes, name } of this.#kit.folded(below.get(parent) ?? [])) {
+      // As in the tree: what follows a predecessor stands behind the others.
+      const siblings = (below.get(parent) ?? []).sort((a, b) => !!a.previous - !!b.previous);
+      for (const { node, nodes, name } of this.#kit.folded(siblings)) {
         if (rows.length >= MOST_ROWS) return;
         const label = this.#kit.shortName(node?.name ?? name);
         rows.push({ depth, name: node ? label : `${label} × ${nodes.length}`, nodes: node ? [node] : nodes });
@@ -106,16 +108,16 @@ export class Timeline {
     const text = name.length > room ? `${name.slice(0, room - 1)}…` : name;
     svg.append(make("text", { class: "tp-label", x: indent, y: y + 15 }, text));
     const crowd = nodes.length > 1 ? " tp-crowd" : "";
+    const startOf = (node) => (node.started ? Date.parse(node.started) : this.#end(node));
+    const from = at(Math.min(...nodes.map((node) => Date.parse(node.submitted))));
+    // A crowd waits as one, until its first starts; the waits of the others lie below its bars.
+    const wait = at(Math.min(...nodes.map(startOf))) - from;
+    if (wait >= 1) svg.append(make("rect", { class: "tp-waited", x: from, y: y + 9, width: wait, height: 4, rx: 2 }));
     // What failed is drawn last, so that no success covers it.
     const isGood = (node) => node.status === "success";
     for (const node of [...nodes.filter(isGood), ...nodes.filter((one) => !isGood(one))]) {
-      const submitted = Date.parse(node.submitted);
-      const started = node.started ? Date.parse(node.started) : this.#end(node);
-      const wait = at(started) - at(submitted);
-      if (wait >= 1) {
-        svg.append(make("rect", { class: `tp-waited${crowd}`, x: at(submitted), y: y + 9, width: wait, height: 4, rx: 2 }));
-      }
       if (!node.started) continue;
+      const started = Date.parse(node.started);
       const length = Math.max(2, at(this.#end(node)) - at(started));
       const bar = make("rect", { class: `tp-ran is-${node.status}${crowd}`, x: at(started), y: y + 4, width: length, height: 14, rx: 3 });
       const words = `${this.#kit.shortName(node.name)}: ${this.#kit.STATUSES[node.status][1]}`;

@@ -17,7 +17,8 @@ _LEVELS = {"success": messages.SUCCESS, "warning": messages.WARNING, "error": me
 
 def note(request: HttpRequest, row: Model, text: str) -> None:
     """Record that the user of this request did something to a row."""
-    logger.info("%s: %s %s", request.user.pk, text, row.pk)
+    name = row._meta.model_name
+    logger.info("User %s, %s %s: %s", request.user.pk, name, row.pk, text)
     audit.note_row(request.user, row, text)
 
 

@@ -170,7 +170,7 @@ def _standing(reading: Reading, past: list[Past]) -> list[Tile]:
 def _ending(reading: Reading, past: list[Past]) -> list[Tile]:
     done = figures.per_minute(reading.recent, reading.now, minutes=2)
     failed = figures.per_minute(reading.recent, reading.now, minutes=2, failed=True)
-    share = f"{failed / done * 100:.1f} %" if done else "0 %"
+    share = f"{failed / done:.1%}" if failed and done else "0%"
     return [
         Tile(
             key="done",
@@ -238,7 +238,7 @@ def chart(reading: Reading, stretch: str) -> list[Column]:
     columns = []
     for number_ in range(last - length // step + 1, last + 1):
         since = datetime.fromtimestamp(number_ * step * 60, timezone.get_current_timezone())
-        label = f"{since:%H:%M}" if length <= 24 * HOUR else f"{since:%a %H:%M}"
+        label = f"{since:%H:%M}" if length <= 24 * HOUR else f"{since:%d %b %H:%M}"
         columns.append(Column(label, *sums.get(number_, (0, 0))))
     return columns
 

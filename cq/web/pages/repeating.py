@@ -13,6 +13,7 @@ from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404, redirect
 from django.urls import NoReverseMatch, reverse
 from django.utils import timezone
+from django.utils.html import format_html
 from django.views.decorators.http import require_GET, require_POST
 
 from cq.definition.crontab import Crontab, zone
@@ -122,13 +123,13 @@ def act(request: HttpRequest, place: Place) -> HttpResponse:
         raise PermissionDenied
     entry = get_object_or_404(RepeatingTask.objects.using(database()), pk=int(pk))
     try:
-        verbs[do](request, entry, do)
+        verbs[do](request, place, entry, do)
     except CQError as error:
         say(request, f"{entry.name}: {error}", "error")
     return redirect(f"{place.url('repeating')}#entry-{entry.pk}")
 
 
-def _run(request: HttpRequest, entry: RepeatingTask, do: str) -> None:
+def _run(request: HttpRequest, place: Place, entry: RepeatingTask, do: str) -> None:
     if entry.func_name in CODE_ONLY:
         raise CQError(
             f"{entry.func_name} is not started by hand, because only code may choose what it "
@@ -139,10 +140,11 @@ def _run(request: HttpRequest, entry: RepeatingTask, do: str) -> None:
         say(request, f"The last run of {entry.name} has not ended; nothing was started.", "warning")
         return
     note(request, entry, f"Run now as {task.pk}.")
-    say(request, f"Started {entry.name} as task {task.pk}.", "success")
+    link = format_html('<a href="{}">{}</a>', place.task(task.pk), task.pk)
+    say(request, format_html("Started {} as task {}.", entry.name, link), "success")
 
 
-def _switch(request: HttpRequest, entry: RepeatingTask, do: str) -> None:
+def _switch(request: HttpRequest, place: Place, entry: RepeatingTask, do: str) -> None:
     is_on = do == "resume"
     if entry.enabled != is_on:
         entry.enabled = is_on

@@ -168,7 +168,7 @@ def do(request: HttpRequest, task: UUID, do: str, mount: Mount) -> HttpResponse:
     row = Task.objects.using(database()).filter(pk=task).first()
     if row is None:
         raise Http404
-    refusal = ""
+    refusal = "" if act.makes_sense(row) else _too_late(act, row)
     if request.method == "POST":
         try:
             target = _perform(act, row, request, grant)
@@ -186,9 +186,18 @@ def do(request: HttpRequest, task: UUID, do: str, mount: Mount) -> HttpResponse:
         "back": mount.page(task),
         "consequences": act.consequences(row) if not refusal else "",
         "refusal": refusal,
-        "call": _editable(row, grant) if do == "run_again" else None,
+        "is_possible": act.makes_sense(row),
+        "call": _call(row, request, grant) if do == "run_again" else None,
     }
-    return render(request, "cq/task/confirm.html", context, status=409 if refusal else 200)
+    is_refused = request.method == "POST"
+    return render(request, "cq/task/confirm.html", context, status=409 if is_refused else 200)
+
+
+def _too_late(act: Act, task: Task) -> str:
+    """Why a page that was opened, or kept open, for too long offers nothing any more."""
+    if act.name == "run_again":
+        return f"No task is registered as {task.func_name!r} here, so it cannot be run again."
+    return f"{act.label} is not possible any more: the task is {Status(task.status).label}."
 
 
 def _perform(act: Act, row: Task, request: HttpRequest, grant: Grant) -> UUID:
@@ -222,6 +231,12 @@ def _editable(row: Task, grant: Grant) -> dict[str, str] | None:
         "args": json.dumps(row.args, ensure_ascii=False, indent=2),
         "kwargs": json.dumps(row.kwargs, ensure_ascii=False, indent=2),
     }
+
+
+def _call(row: Task, request: HttpRequest, grant: Grant) -> dict[str, str] | None:
+    """The arguments to be edited; what was typed stays, also when it could not be read."""
+    call = _editable(row, grant)
+    return call and {name: request.POST.get(name, text) for name, text in call.items()}
 
 
 def _given(request: HttpRequest, name: str, kind: type, default: Any) -> Any:

@@ -80,14 +80,16 @@ def _why_not_started(facts: Facts) -> str:
     if not facts.workers:
         return "No worker is running: start one with manage.py cq_runworker."
     if not facts.listening:
-        return f"None of the {_count(facts.workers, 'worker')} takes the queue {facts.queue!r}."
+        none = _none_of(facts.workers, "worker", "takes", "does not take")
+        return f"{none} the queue {facts.queue!r}."
     if not facts.able:
-        return (
-            f"None of the {_count(facts.listening, 'worker')} on the queue {facts.queue!r} knows "
-            f"{facts.func_name!r}: they may run older code."
-        )
+        on = f"worker on the queue {facts.queue!r}"
+        none = _none_of(facts.listening, on, "knows", "does not know")
+        code = "it may run" if facts.listening == 1 else "they may run"
+        return f"{none} {facts.func_name!r}: {code} older code."
     if facts.running >= facts.slots > 0:
-        return f"All {_count(facts.slots, 'slot')} are busy{_ahead(facts)}."
+        busy = "The one slot is" if facts.slots == 1 else f"All {facts.slots} slots are"
+        return f"{busy} busy{_ahead(facts)}."
     if facts.ahead:
         verb = "comes" if facts.ahead == 1 else "come"
         return (
@@ -102,11 +104,14 @@ def _why_waiting(facts: Facts) -> str:
     if not total:
         return "Its subtasks are over; its own end follows in a moment."
     parts = [
-        f"{count} {status.label.lower()}"
+        f"{count} {_IN_WORDS.get(status, status.label.lower())}"
         for status in Status
         if (count := facts.children.get(status, 0))
     ]
     return f"It waits for {_count(total, 'subtask')}: {', '.join(parts)}."
+
+
+_IN_WORDS = {Status.RETRY: "in retry"}
 
 
 def span(seconds: float) -> str:
@@ -128,6 +133,13 @@ def _short(name: str) -> str:
 
 def _count(number: int, noun: str) -> str:
     return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
+def _none_of(number: int, noun: str, verb: str, verb_of_one: str) -> str:
+    if number == 1:
+        return f"The one {noun} {verb_of_one}"
+    first, _, rest = noun.partition(" ")
+    return f"None of the {number} {first}s{' ' * bool(rest)}{rest} {verb}"
 
 
 def _many(number: int) -> str:

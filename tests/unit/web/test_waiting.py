@@ -33,9 +33,19 @@ READY = {"workers": 2, "listening": 2, "able": 2, "slots": 16, "running": 3}
         ),
         (
             {"status": Q, "workers": 3, "listening": 1, "func_name": "shop.tasks.new"},
-            "None of the 1 worker on the queue 'default' knows 'shop.tasks.new': they may run "
+            "The one worker on the queue 'default' does not know 'shop.tasks.new': it may run "
             "older code.",
         ),
+        (
+            {"status": Q, "workers": 3, "listening": 2, "func_name": "shop.tasks.new"},
+            "None of the 2 workers on the queue 'default' knows 'shop.tasks.new': they may run "
+            "older code.",
+        ),
+        (
+            {"status": Q, "workers": 1, "queue": "video"},
+            "The one worker does not take the queue 'video'.",
+        ),
+        ({"status": Q, **READY, "slots": 1, "running": 1}, "The one slot is busy."),
         (
             {"status": Q, **READY, "running": 16, "ahead": 11},
             "All 16 slots are busy, and 11 tasks are ahead.",
@@ -51,8 +61,8 @@ READY = {"workers": 2, "listening": 2, "able": 2, "slots": 16, "running": 3}
         ),
         ({"status": Q, **READY}, "A worker will take it in a moment."),
         (
-            {"status": W, "children": {R: 9, Q: 3}},
-            "It waits for 12 subtasks: 3 queued, 9 running.",
+            {"status": W, "children": {R: 9, Q: 3, Y: 1}},
+            "It waits for 13 subtasks: 3 queued, 9 running, 1 in retry.",
         ),
         ({"status": W, "children": {P: 1}}, "It waits for 1 subtask: 1 pending."),
         ({"status": W}, "Its subtasks are over; its own end follows in a moment."),
