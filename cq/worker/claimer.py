@@ -10,6 +10,7 @@ that it cannot start at once.
 import asyncio
 import logging
 import random
+import time
 from collections.abc import Callable, Collection, Sequence
 from uuid import UUID
 
@@ -20,12 +21,16 @@ from cq.aio import Lane
 from cq.failpoints import reached
 from cq.models.transitions import Claimed, Want
 from cq.transport import dispatcher
+from cq.transport.messages import Message, ids_of
+from cq.worker.dry_pools import DryPools
 from cq.worker.lost_claims import lost_claims
-from cq.workflow.claim import claim, seconds_to_next
+from cq.workflow.claim import claim, claim_named, seconds_to_next
 
 logger = logging.getLogger("cq.worker")
 
 _LONGEST_PAUSE = 2.0
+_PASS_SECONDS = 0.02
+"""A worker that works off a backlog wakes the others no more often than this."""
 
 
 class Claimer:
@@ -60,6 +65,9 @@ class Claimer:
         self._stopping = False
         self._next_due: float | None = None
         self._hungry: set[tuple[str, ...]] = set()
+        self._dry = DryPools()
+        self._passing: asyncio.TimerHandle | None = None
+        self._to_pass: Claimed | None = None
         self._turned_away = False
         self._in_doubt = False
         self.failures = 0
@@ -68,8 +76,10 @@ class Claimer:
         """Whether the last look found nothing more to take."""
         self.claims = 0
 
-    def ring(self, *_: object) -> None:
-        """Look at the table soon; called on the loop."""
+    def ring(self, message: Message | None = None) -> None:
+        """Look at the table soon; called on the loop, by a bell or for another reason."""
+        if message is not None and self._dry:
+            self._dry.hear(ids_of(message))
         self.is_idle = False
         self._wake.set()
 
@@ -136,21 +146,55 @@ class Claimer:
             if self._in_doubt:
                 await self._find_lost(worker)
                 continue
-            reached("before_claim")
-            claimed = await self._lane.run(claim, worker, wants, self._queues)
-            reached("after_claim", claimed)
-            self.claims += 1
-            for task in claimed:
-                self._start(task)
-            if not self._note_hunger(claimed, wants):
+            if not await self._take(worker, wants):
                 break
-            # The next idle worker, wherever it is, may have room for the rest.
-            dispatcher.ring(claimed[-1].queue, [claimed[-1].id.hex])
             await asyncio.sleep(0)
         self._next_due = await self._lane.run(seconds_to_next, self._queues)
-        if not self._wake.is_set():
+        if self._dry:
+            rest = self._dry.seconds_left(time.monotonic()) or 0.0
+            self._next_due = rest if self._next_due is None else min(rest, self._next_due)
+        elif not self._wake.is_set():
             self.is_idle = True
             self._idle()
+
+    async def _take(self, worker: UUID, wants: Sequence[Want]) -> bool:
+        """Claim and start what fits; whether another look may bring more."""
+        asked, resting = self._dry.split(wants, time.monotonic())
+        may_be_more = bool(asked) and await self._look_for(worker, asked)
+        ids = self._dry.take_ids(resting) if resting else []
+        for want in resting if ids else ():
+            for task in await self._lane.run(claim_named, worker, ids, want, self._queues):
+                self._start(task)
+        return may_be_more
+
+    async def _look_for(self, worker: UUID, wants: Sequence[Want]) -> bool:
+        reached("before_claim")
+        began = time.monotonic()
+        claimed = await self._lane.run(claim, worker, wants, self._queues)
+        now = time.monotonic()
+        reached("after_claim", claimed)
+        self.claims += 1
+        for task in claimed:
+            self._start(task)
+        short = self._note_hunger(claimed, wants)
+        are_woken = self._dry.note(short, now - began, len(claimed), now)
+        if len(short) == len(wants):
+            return are_woken
+        self._pass_on(claimed[-1])
+        return True
+
+    def _pass_on(self, last: Claimed) -> None:
+        """Wake the next idle worker, wherever it is, for what this one has no room for."""
+        if self._passing is None:
+            self._passing = asyncio.get_running_loop().call_later(_PASS_SECONDS, self._passed)
+            dispatcher.ring(last.queue, [last.id.hex])
+        else:
+            self._to_pass = last
+
+    def _passed(self) -> None:
+        self._passing, last, self._to_pass = None, self._to_pass, None
+        if last is not None and not self._stopping:
+            self._pass_on(last)
 
     async def _find_lost(self, worker: UUID) -> None:
         found = await self._lane.run(lost_claims, worker, self._held())
@@ -159,14 +203,14 @@ class Claimer:
             logger.warning("Found the lost claim of %s (task %s).", task.func_name, task.id)
             self._start(task)
 
-    def _note_hunger(self, claimed: Sequence[Claimed], wants: Sequence[Want]) -> bool:
-        """Note which pools may find more; those without room now keep what is known."""
-        any_full = False
+    def _note_hunger(self, claimed: Sequence[Claimed], wants: Sequence[Want]) -> list[Want]:
+        """Which wants came back short; the others, and pools without room now, may find more."""
+        short = []
         for want in wants:
             names = frozenset(want.names)
             if sum(1 for task in claimed if task.func_name in names) >= want.limit:
                 self._hungry.add(want.names)
-                any_full = True
             else:
                 self._hungry.discard(want.names)
-        return any_full
+                short.append(want)
+        return short

@@ -43,7 +43,7 @@ from cq.worker.sqlite_watch import SqliteWatch
 from cq.worker.tallier import Tallier
 from cq.worker.watchdog import Watchdog
 from cq.workflow import voided
-from cq.workflow.claim import claim_one
+from cq.workflow.claim import claim_named
 from cq.workflow.recording import Recorder
 
 logger = logging.getLogger("cq.worker")
@@ -298,9 +298,8 @@ class Runner:
             worker = self.membership.worker
             if worker is None:
                 return
-            names = self.attempts.slots.names
-            claimed = await self._lanes["claim"].run(claim_one, worker, id, names)
-            if claimed is not None:
+            want = Want(self.attempts.slots.names, 1)
+            for claimed in await self._lanes["claim"].run(claim_named, worker, [id], want):
                 await asyncio.wait([self.attempts.start(claimed)])
 
     def _check(self) -> None:

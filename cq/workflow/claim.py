@@ -41,12 +41,14 @@ def _claim_exclusively(
         return transitions.claim(db, worker, wants, queues)
 
 
-def claim_one(worker: UUID, id: UUID, names: Sequence[str]) -> Claimed | None:
-    """Take one given task if it is due and registered; None if it is not there to take."""
+def claim_named(
+    worker: UUID, ids: Sequence[UUID], want: Want, queues: Sequence[str] | None = None
+) -> list[Claimed]:
+    """Take those of the given tasks that are due and wanted; others are not there to take."""
 
-    def take() -> Claimed | None:
+    def take() -> list[Claimed]:
         with engine_transaction() as db:
-            return transitions.claim_one(db, worker, id, names)
+            return transitions.claim_named(db, worker, ids, want, queues)
 
     return repeated(take)
 

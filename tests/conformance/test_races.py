@@ -16,7 +16,7 @@ from cq.models import Task, Worker, workers
 from cq.models.sql import dialect
 from cq.models.transitions import Want, claim
 from cq.workflow import revoke as revoking
-from cq.workflow.claim import claim_one
+from cq.workflow.claim import claim_named
 from cq.workflow.completion import complete
 from cq.workflow.rescue import declare_dead, end_overdue, rescue_tasks
 from cq.workflow.revoke import revoke
@@ -43,6 +43,7 @@ from tests.sampleapp.tasks import echo, noop
 from tests.waiting import wait_until
 
 NAMES = Want((noop.name, echo.name), 100)
+ONE = Want((noop.name,), 1)
 
 
 def errors(answers: list[Any]) -> list[Exception]:
@@ -61,7 +62,7 @@ def test_a_worker_is_not_declared_dead_before_its_claim_in_flight_is_seen(
 
     def take() -> None:
         if by_id:
-            claim_one(hand.row.pk, task.id, [noop.name])
+            claim_named(hand.row.pk, [task.id], ONE)
         else:
             claim(dialect(), hand.row.pk, [NAMES])
 
@@ -82,7 +83,7 @@ def test_a_worker_claims_nothing_while_it_is_declared_dead(hand: Hand, by_id: bo
     task = noop.delay()
 
     def take() -> Any:
-        return claim_one(hand.row.pk, task.id, [noop.name]) if by_id else hand.claim()
+        return claim_named(hand.row.pk, [task.id], ONE) if by_id else hand.claim()
 
     with ThreadPoolExecutor(1) as pool:
         with elsewhere(lambda: declare_dead(hand.row.pk, 0)):

@@ -21,8 +21,8 @@ from cq.definition.outcome import Outcome, Succeeded
 from cq.definition.status import TERMINAL, TRANSITIONS, Status
 from cq.errors import DuplicateSubmit, IllegalTransition
 from cq.models import Stream, Task
-from cq.models.transitions import Claimed
-from cq.workflow.claim import claim_one
+from cq.models.transitions import Claimed, Want
+from cq.workflow.claim import claim_named
 from cq.workflow.rescue import end_overdue, park_unroutable, rescue_tasks
 from cq.workflow.retention import prune
 from cq.workflow.retry import retry_failed
@@ -146,14 +146,14 @@ def claim(hand: Hand, row: Task) -> None:
 
 @case("claim by id", {Q: ("T4", R), Y: ("T4", R)})
 def claim_by_id(hand: Hand, row: Task) -> None:
-    claim_one(hand.row.pk, row.id, [noop.name])
+    claim_named(hand.row.pk, [row.id], Want((noop.name,), 1))
 
 
 @case("claim by a dead worker", {})
 def claim_dead(hand: Hand, row: Task) -> None:
     hand.die()
     assert hand.claim() == []
-    assert claim_one(hand.row.pk, row.id, [noop.name]) is None
+    assert claim_named(hand.row.pk, [row.id], Want((noop.name,), 1)) == []
 
 
 @case("claim too early", {}, run_at=timezone.now() + timedelta(days=1))
