@@ -24,6 +24,7 @@ from cq.errors import CQError, InvalidOption
 from cq.models.queries import database
 from cq.worker import health
 from cq.worker.child import is_child, own_command, watch_supervisor
+from cq.worker.collector import collect_seldom
 from cq.worker.exit_codes import ExitCode
 from cq.worker.options import WorkerOptions
 from cq.worker.runner import Runner
@@ -90,6 +91,7 @@ class Command(BaseCommand):
             health=options["health"],
         )
         self._reach_database(options["max_wait"])
+        collect_seldom()
         try:
             code = asyncio.run(_run(worker_options, self._say))
         except* InvalidOption as problems:
