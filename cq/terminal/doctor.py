@@ -19,7 +19,6 @@ from channels.layers import BaseChannelLayer
 from channels.routing import get_default_application
 from channels.security.websocket import AllowedHostsOriginValidator
 from django.db import Error, connections
-from django.db.migrations.executor import MigrationExecutor
 from django.utils import timezone
 
 from cq import conf
@@ -29,6 +28,7 @@ from cq.models import Task, Worker
 from cq.models.queries import database
 from cq.models.repeating import database_now
 from cq.tasks import answer
+from cq.terminal.reaching import missing_migrations
 from cq.terminal.socket_talk import Frame, SocketFailure, address_of, ask_application, ask_server
 from cq.terminal.text import one_line
 from cq.transport.own_layer import crosses_processes, is_configured, make_layer
@@ -109,9 +109,7 @@ class Doctor:
         connection = connections[database()]
         now = database_now(database())
         skew = abs((now - timezone.now()).total_seconds())
-        executor = MigrationExecutor(connection)
-        targets = [key for key in executor.loader.graph.leaf_nodes() if key[0] == "cq"]
-        if missing := [migration.name for migration, _ in executor.migration_plan(targets)]:
+        if missing := missing_migrations():
             raise Broken(
                 f"It lacks {len(missing)} migration(s) of cq: {', '.join(missing)}.",
                 "Run python manage.py migrate.",

@@ -72,6 +72,6 @@ class Outage:
             "It is tried again at least every %g s; look at the layer's server.",
             self.what,
             type(error).__name__,
-            str(error) or "no answer in time",
+            str(error).rstrip(".") or "no answer in time",
             LONGEST_WAIT,
         )

@@ -34,6 +34,7 @@ from tests.docs.written_project import ROOT, blocks_of
 
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("demo/*.md")])
 DOCS = ROOT / "docs"
+FROM_INDEX = re.compile(r"""pip3? install (-\S+ )*["'`]?django-cq\b""")
 LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)|<(?:img|a)[^>]+(?:src|href)=\"([^\"]+)\"")
 COMMANDS = sorted(path.stem for path in ROOT.glob("cq/management/commands/cq_*.py"))
 
@@ -74,7 +75,22 @@ def test_each_page_is_reached_from_the_index() -> None:
 
 
 def test_no_page_tells_to_install_the_package_of_2019() -> None:
-    assert [page for page in PAGES if re.search(r"pip install django-cq\b", page.read_text())] == []
+    assert [page for page in PAGES if FROM_INDEX.search(page.read_text())] == []
+
+
+@pytest.mark.parametrize(
+    ("text", "is_index"),
+    [
+        ("pip install django-cq", True),
+        ('`pip install "django-cq[cli]"`', True),
+        ("pip install -U 'django-cq'", True),
+        ("pip install ./django-cq", False),
+        ('pip install "./django-cq[postgres]"', False),
+        ("pip install ~/django-cq", False),
+    ],
+)
+def test_an_installation_from_the_index_is_recognised(text: str, is_index: bool) -> None:
+    assert bool(FROM_INDEX.search(text)) is is_index
 
 
 # --- names ----------------------------------------------------------------------------------------

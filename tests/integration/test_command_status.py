@@ -116,7 +116,7 @@ def test_json_holds_what_is_shown() -> None:
 
 @pytest.mark.parametrize("interval", ["0", "nan", "1e9"])
 def test_odd_intervals_are_refused(interval: str) -> None:
-    with pytest.raises(CommandError, match="Correct it"):
+    with pytest.raises(CommandError, match="Expected seconds from 0.1 to 3600"):
         run("cq_status", "--interval", interval)
 
 
@@ -174,7 +174,7 @@ def test_run_takes_the_end_of_a_name() -> None:
         ([add.name, "{not json"], "is not JSON"),
         ([add.name, "[" * 100_000], "is not JSON"),
         ([add.name, '{"third": 3}'], "cannot be called so"),
-        ([add.name, "1", "--timeout=nan"], "Expected 0 or more"),
+        ([add.name, "1", "--timeout=nan"], "Expected seconds from 0"),
         ([add.name, "1", "--priority=101"], "101"),
         ([add.name, "1", "-Q", "a b"], "a b"),
     ],

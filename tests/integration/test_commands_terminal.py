@@ -105,7 +105,7 @@ def test_an_unknown_id_gets_one_sentence(text: str) -> None:
 
 @pytest.mark.parametrize("option", ["--timeout=-1", "--timeout=nan", "--since=-3"])
 def test_odd_options_are_refused(option: str) -> None:
-    assert "Expected 0 or more" in str(refusal("cq_watch", "0", option))
+    assert "from 0 to " in str(refusal("cq_watch", "0", option))
 
 
 # --- what it prints, and its code -----------------------------------------------------------------

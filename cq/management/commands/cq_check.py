@@ -9,15 +9,14 @@ import sys
 from argparse import ArgumentParser
 from typing import Any
 
-from django.core.management.base import BaseCommand, CommandError
-
+from cq.management.base import TaskCommand, within
 from cq.models.discrepancies import BY_NAME, MANY
 from cq.workflow.checker import INSTANT_SECONDS, Report, check, repair
 
 SHOWN = 10
 
 
-class Command(BaseCommand):
+class Command(TaskCommand):
     """Find rows that contradict each other; `--repair` mends them."""
 
     help = "Compare counters, statuses and records with the rows they are made of."
@@ -34,11 +33,7 @@ class Command(BaseCommand):
 
     def handle(self, **options: Any) -> None:
         instant = options["instant"]
-        if not 0 <= instant <= 3600:
-            raise CommandError(
-                f"--instant is {instant:g}. It is a time in seconds, from 0 to 3600. "
-                "Write for example --instant 5."
-            )
+        within("--instant", instant, 0, 3600, "seconds")
         report = check(instant=instant)
         self.show(report)
         if report and options["repair"]:

@@ -11,17 +11,16 @@ from argparse import ArgumentParser
 from typing import Any
 from uuid import UUID
 
-from django.core.management.base import BaseCommand
-
 from cq import conf
 from cq.aio import Lane
 from cq.definition.status import Status
+from cq.management.base import TaskCommand
 from cq.models import Task, Worker
 from cq.models.queries import database
 from cq.worker.rescuer import Rescuer
 
 
-class Command(BaseCommand):
+class Command(TaskCommand):
     """Look for dead workers; `--watch` waits for those on other hosts."""
 
     help = "Find dead workers and rescue their tasks."

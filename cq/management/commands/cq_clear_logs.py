@@ -6,13 +6,12 @@ Lines go with their tree, so this finds something only after task rows were dele
 
 from typing import Any
 
-from django.core.management.base import BaseCommand
-
+from cq.management.base import TaskCommand
 from cq.workflow.retention import clear_orphans
 from cq.workflow.upkeep import exhaust
 
 
-class Command(BaseCommand):
+class Command(TaskCommand):
     """Delete log lines, progress and streams that no task owns."""
 
     help = "Delete log lines, progress and streams without a task."

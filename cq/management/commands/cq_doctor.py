@@ -10,14 +10,12 @@ import sys
 from argparse import ArgumentParser
 from typing import Any
 
-from django.core.management.base import BaseCommand, CommandError
-
 from cq.definition.options import check_queue
-from cq.errors import CQError
+from cq.management.base import TaskCommand, within
 from cq.terminal.doctor import BROKEN, NOTE, OK, Doctor, Finding
 
 
-class Command(BaseCommand):
+class Command(TaskCommand):
     """Examine every part that a task passes on its way to a page."""
 
     # A wrong setting is what one comes to the doctor with.
@@ -32,18 +30,10 @@ class Command(BaseCommand):
         parser.add_argument("--url", default="", help="ask the socket of the site at this address")
 
     def handle(self, **options: Any) -> None:
-        if not 0 < options["timeout"] <= 3600:
-            raise CommandError(
-                f"--timeout is {options['timeout']}. Expected seconds above 0, at most 3600. "
-                "Correct it."
-            )
-        try:
-            check_queue(options["queue"])
-            names = ("queue", "timeout", "url")
-            doctor = Doctor(**{name: options[name] for name in names})
-            broken = [self.show(found) for found in doctor.examine()].count(BROKEN)
-        except CQError as error:
-            raise CommandError(str(error)) from error
+        within("--timeout", options["timeout"], 0.1, 3600, "seconds")
+        check_queue(options["queue"])
+        doctor = Doctor(**{name: options[name] for name in ("queue", "timeout", "url")})
+        broken = [self.show(found) for found in doctor.examine()].count(BROKEN)
         if broken:
             self.stdout.write(f"{broken} part(s) broken.")
             sys.exit(1)

@@ -11,9 +11,10 @@ from argparse import ArgumentParser
 from statistics import median
 from typing import Any
 
-from django.core.management.base import BaseCommand, CommandError
+from django.core.management.base import CommandError
 
 from cq.definition.status import TERMINAL, Status
+from cq.management.base import TaskCommand, within
 from cq.models import Task
 from cq.models.queries import database
 from cq.tasks import load_trunk
@@ -22,7 +23,7 @@ from cq.workflow.results import wait
 LEAVES = 7  # five leaves, and the two links of the chain
 
 
-class Command(BaseCommand):
+class Command(TaskCommand):
     """Grow trees on the running workers and compare them with what must come of them."""
 
     help = "Run a mixed load on the workers and check its outcome."
@@ -33,6 +34,8 @@ class Command(BaseCommand):
         parser.add_argument("--timeout", type=float, default=120, help="seconds (default 120)")
 
     def handle(self, **options: Any) -> None:
+        within("--trunks", options["trunks"], 1, 100_000, "a number of trees")
+        within("--timeout", options["timeout"], 1, 86400, "seconds")
         modes = {number: "fail" if number % 5 == 4 else "" for number in range(options["trunks"])}
         if options["lost"]:
             modes[len(modes)] = "lost"

@@ -10,9 +10,8 @@ from argparse import ArgumentParser
 from datetime import timedelta
 from typing import Any
 
-from django.core.management.base import BaseCommand, CommandError
-
 from cq.definition.status import Status
+from cq.management.base import TaskCommand, within
 from cq.models import Task
 from cq.models.queries import database
 from cq.models.repeating import database_now
@@ -28,7 +27,7 @@ STATES = {
 UNSTARTED = (Status.PENDING, Status.QUEUED, Status.RETRY)
 
 
-class Command(BaseCommand):
+class Command(TaskCommand):
     """Delete what the flags name, or enqueue the round of housekeeping."""
 
     help = "Delete ended tasks by state and age, or enqueue the maintenance task."
@@ -48,11 +47,7 @@ class Command(BaseCommand):
         parser.add_argument("--dry-run", action="store_true", help="say what would go")
 
     def handle(self, **options: Any) -> None:
-        if not 0 <= options["prior"] <= 36500:
-            raise CommandError(
-                f"--prior is {options['prior']:g}. It is an age in days, from 0 to 36500. "
-                "Write for example --prior 7."
-            )
+        within("--prior", options["prior"], 0, 36500, "an age in days")
         before = database_now(database()) - timedelta(days=options["prior"])
         statuses = [status for name, some in STATES.items() if options[name] for status in some]
         if options["pending"]:

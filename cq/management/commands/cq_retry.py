@@ -10,15 +10,16 @@ from argparse import ArgumentParser
 from typing import Any
 from uuid import UUID
 
-from django.core.management.base import BaseCommand, CommandError
+from django.core.management.base import CommandError
 
 from cq.errors import CQError
+from cq.management.base import TaskCommand
 from cq.models import Task
 from cq.models.queries import database
 from cq.workflow.upkeep import ring_due
 
 
-class Command(BaseCommand):
+class Command(TaskCommand):
     """Retry tasks by id, or wake the workers for what is due."""
 
     help = "Retry the tasks with these ids, or ring the workers for all that are due."

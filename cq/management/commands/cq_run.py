@@ -10,10 +10,12 @@ import sys
 from argparse import ArgumentParser
 from typing import Any
 
-from django.core.management.base import BaseCommand, CommandError
+from django.core.management.base import CommandError
 
 from cq.decorators import delay
+from cq.definition.options import CENTURY
 from cq.errors import CQError
+from cq.management.base import TaskCommand, within
 from cq.models import Task
 from cq.terminal.display import display_on
 from cq.terminal.following import Follower, WatchCode
@@ -22,7 +24,7 @@ from cq.terminal.text import printable
 from cq.terminal.watching import watch
 
 
-class Command(BaseCommand):
+class Command(TaskCommand):
     """Start a task by its name."""
 
     help = "Enqueue a task by name, with JSON arguments; --wait watches it and prints its result."
@@ -37,8 +39,8 @@ class Command(BaseCommand):
 
     def handle(self, **options: Any) -> None:
         timeout = options["timeout"]
-        if timeout is not None and not timeout >= 0:
-            raise CommandError(f"--timeout is {timeout}. Expected 0 or more. Correct it.")
+        if timeout is not None:
+            within("--timeout", timeout, 0, CENTURY, "seconds", code=WatchCode.NOT_FOUND)
         given = {name: options[name] for name in ("queue", "priority") if options[name] is not None}
         try:
             args, kwargs = arguments_of(options["arguments"])

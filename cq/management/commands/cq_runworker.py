@@ -11,17 +11,18 @@ import os
 import sys
 from argparse import ArgumentParser, ArgumentTypeError, BooleanOptionalAction
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from django.core.management.base import BaseCommand, SystemCheckError
-from django.db import DEFAULT_DB_ALIAS, Error, connections
-from django.db.migrations.executor import MigrationExecutor
+from django.db import connections
 
 from cq import __version__, conf
 from cq.definition import registry
 from cq.definition.options import check_queue
 from cq.errors import CQError, InvalidOption
 from cq.models.queries import database
+from cq.terminal.reaching import reach
 from cq.worker import health
 from cq.worker.child import is_child, own_command, watch_supervisor
 from cq.worker.collector import collect_seldom
@@ -32,6 +33,8 @@ from cq.worker.signals import signals_to
 from cq.worker.supervisor import run_supervised
 
 _REACH_SECONDS = 30.0
+
+logger = logging.getLogger("cq.worker")
 
 
 class Command(BaseCommand):
@@ -112,48 +115,12 @@ class Command(BaseCommand):
 
     def _reach_database(self, patience: float) -> None:
         try:
-            asyncio.run(_reach(patience))
-        except Error as problem:
-            name = connections[database()].settings_dict["NAME"]
-            self.stderr.write(
-                f"The database {name!r} did not answer within {patience:g} s: "
-                f"{str(problem).strip()} Start it, or correct DATABASES."
-            )
-            sys.exit(ExitCode.UNREACHABLE)
-        executor = MigrationExecutor(connections[database() or DEFAULT_DB_ALIAS])
-        targets = [key for key in executor.loader.graph.leaf_nodes() if key[0] == "cq"]
-        missing = executor.migration_plan(targets)
-        connections.close_all()
-        if missing:
-            names = ", ".join(migration.name for migration, _ in missing)
-            self.stderr.write(
-                f"The database lacks {len(missing)} migration(s) of cq: {names}. "
-                "Run python manage.py migrate."
-            )
-            sys.exit(ExitCode.MIGRATIONS)
-
-
-async def _reach(patience: float) -> None:
-    loop = asyncio.get_running_loop()
-    deadline = loop.time() + patience
-    pause = 0.1
-    while True:
-        try:
-            await asyncio.to_thread(_ping)
-            return
-        except Error as problem:
-            if loop.time() + pause > deadline:
-                raise
-            logging.getLogger("cq.worker").warning("Waiting for the database: %s", problem)
-            await asyncio.sleep(pause)
-            pause = min(pause * 2, 2.0)
-
-
-def _ping() -> None:
-    try:
-        connections[database()].ensure_connection()
-    finally:
-        connections[database()].close()
+            obstacle = reach(patience, partial(logger.warning, "Waiting for the database: %s"))
+        except KeyboardInterrupt:
+            sys.exit(ExitCode.CLEAN)
+        if obstacle is not None:
+            self.stderr.write(obstacle.text)
+            sys.exit(obstacle.code)
 
 
 async def _run(options: WorkerOptions, say: Callable[[str], None]) -> int:

@@ -9,10 +9,10 @@ from argparse import ArgumentParser
 from datetime import datetime
 from typing import Any
 
-from django.core.management.base import BaseCommand, CommandError
+from django.core.management.base import CommandError
 
 from cq.definition.crontab import Crontab, zone
-from cq.errors import CQError
+from cq.management.base import TaskCommand, within
 from cq.models import RepeatingTask
 from cq.models.queries import database
 from cq.models.repeating import database_now
@@ -21,7 +21,7 @@ from cq.workflow.schedule import problem_of
 VERBS = ("list", "next", "run", "enable", "disable")
 
 
-class Command(BaseCommand):
+class Command(TaskCommand):
     """List repeating tasks, show their next runs, run or switch one."""
 
     help = "List the repeating tasks, show their next runs, run or switch one."
@@ -36,14 +36,12 @@ class Command(BaseCommand):
         verb = options["verb"]
         if verb in ("run", "enable", "disable") and not options["names"]:
             raise CommandError(f"cq_schedule {verb} needs the name of an entry. See cq_schedule.")
-        try:
-            if verb == "next":
-                self.show_next(entries, max(1, min(options["n"], 1000)))
-                return
-            for entry in entries:
-                self.stdout.write(getattr(self, f"{verb}_one")(entry))
-        except CQError as error:
-            raise CommandError(str(error)) from error
+        if verb == "next":
+            within("-n", options["n"], 1, 1000, "a number of runs")
+            self.show_next(entries, options["n"])
+            return
+        for entry in entries:
+            self.stdout.write(getattr(self, f"{verb}_one")(entry))
 
     def find(self, names: list[str]) -> list[RepeatingTask]:
         entries = RepeatingTask.objects.using(database()).order_by("name")

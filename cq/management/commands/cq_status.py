@@ -12,10 +12,10 @@ import threading
 from argparse import ArgumentParser
 from typing import Any
 
-from django.core.management.base import BaseCommand, CommandError
 from django.core.serializers.json import DjangoJSONEncoder
 from django.db import Error
 
+from cq.management.base import TaskCommand, within
 from cq.terminal.following import drop_connection
 from cq.terminal.situation import Situation, look, text_of
 from cq.terminal.text import one_line
@@ -23,7 +23,7 @@ from cq.terminal.text import one_line
 _HOME_AND_CLEAR = "\x1b[H\x1b[2J"
 
 
-class Command(BaseCommand):
+class Command(TaskCommand):
     """Show how the tasks stand."""
 
     help = "Show queues, workers and rates; exit with 1 when due work has no live worker."
@@ -36,10 +36,7 @@ class Command(BaseCommand):
         )
 
     def handle(self, **options: Any) -> None:
-        if not 0.1 <= options["interval"] <= 3600:
-            raise CommandError(
-                f"--interval is {options['interval']}. Expected 0.1 to 3600 seconds. Correct it."
-            )
+        within("--interval", options["interval"], 0.1, 3600, "seconds")
         pause = threading.Event()
         found: Situation | None = None
         try:
@@ -59,10 +56,7 @@ class Command(BaseCommand):
             found = look()
         except Error as problem:
             if not again:
-                raise CommandError(
-                    f"The database does not answer: {one_line(str(problem))} Start it, or correct "
-                    "DATABASES."
-                ) from problem
+                raise
             drop_connection()
             self.stderr.write(f"The database does not answer: {one_line(str(problem))}")
             return None

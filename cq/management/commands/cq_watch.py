@@ -2,24 +2,26 @@
 `manage.py cq_watch ID`: the tree of one task and its log, live, in a terminal.
 
 It reads the rows and nothing else, so it works from any machine that reaches the database,
-and never disturbs the task. Exit codes: 0 success, 1 failure, 2 revoked, 3 no such task,
-124 timeout, 130 Ctrl-C.
+and never disturbs the task. Exit codes: 0 success, 1 failure, 2 revoked, 3 nothing to
+watch, 124 timeout, 130 Ctrl-C.
 """
 
 import sys
 from argparse import ArgumentParser
 from typing import Any
 
-from django.core.management.base import BaseCommand, CommandError
+from django.core.management.base import CommandError
 
+from cq.definition.options import CENTURY
 from cq.errors import CQError
+from cq.management.base import TaskCommand, within
 from cq.terminal.display import display_on
 from cq.terminal.finding import find_task
 from cq.terminal.following import Follower, WatchCode
 from cq.terminal.watching import watch
 
 
-class Command(BaseCommand):
+class Command(TaskCommand):
     """Watch one task until it, and everything it carries, has ended."""
 
     help = "Watch a task: its tree with bars, its log lines as they are recorded."
@@ -33,9 +35,9 @@ class Command(BaseCommand):
         parser.add_argument("--plain", action="store_true", help="plain lines on a terminal, too")
 
     def handle(self, **options: Any) -> None:
-        for name in ("since", "timeout"):
-            if options[name] is not None and not options[name] >= 0:
-                raise CommandError(f"--{name} is {options[name]}. Expected 0 or more. Correct it.")
+        for name, most, unit in (("since", 2**63 - 1, "a number"), ("timeout", CENTURY, "seconds")):
+            if options[name] is not None:
+                within(f"--{name}", options[name], 0, most, unit, code=WatchCode.NOT_FOUND)
         try:
             task = find_task(options["id"])
         except CQError as error:
