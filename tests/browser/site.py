@@ -26,6 +26,7 @@ from tests.urls import urlpatterns as suite_patterns
 PAGE = """{% load cq static %}<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><title>{{ task.func_name }}</title>
 <meta name="viewport" content="width=device-width, initial-scale=1">
+<meta name="color-scheme" content="light dark">
 <link rel="icon" href="{% static 'cq/icon.svg' %}">
 {% cq_script %}</head><body><main><h1>Your task</h1>
 {% cq_task task show=show actions=actions token=token on_success=on_success label=label %}
@@ -34,6 +35,7 @@ PAGE = """{% load cq static %}<!doctype html>
 SLOTS = """{% load cq static %}<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><title>Slots</title>
 <meta name="viewport" content="width=device-width, initial-scale=1">
+<meta name="color-scheme" content="light dark">
 <link rel="icon" href="{% static 'cq/icon.svg' %}">{% cq_script %}</head>
 <body><main><h1>Slots</h1><cq-task task="{{ task.id }}" token="{{ token }}" show="bar">
 <b slot="label">Your holiday pictures</b><i slot="queued">in the queue</i>

@@ -6,11 +6,9 @@ loosened, nothing that keeps people out, and nothing to scroll sideways for at 3
 from __future__ import annotations
 
 import math
-import os
 import time
 from collections.abc import Iterator
 from datetime import timedelta
-from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
@@ -286,15 +284,3 @@ def test_hostile_names_stay_text_in_a_patch(site: Site, boss: Page) -> None:
     name = boss.get_by_role("link", name="<img src=x onerror=alert(1)>")
     expect(name).to_be_visible(timeout=10_000)
     assert boss.locator("img[src=x]").count() == 0
-
-
-def test_pictures_for_the_documentation(site: Site, boss: Page) -> None:
-    """Take them where CQ_PAGE_PICTURES says; they are looked at before they are kept."""
-    folder = os.environ.get("CQ_PAGE_PICTURES")
-    furnish()
-    boss.set_viewport_size({"width": 1280, "height": 1000})
-    for at, name in (("", "pages-overview"), ("tasks/", "pages-tasks")):
-        boss.goto(f"{site.url}/cq/{at}")
-        expect(boss.locator("h1")).to_be_visible()
-        if folder:
-            boss.screenshot(path=Path(folder) / f"{name}.png")

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Iterator
+from statistics import median
 from typing import Any
 from uuid import uuid4
 
@@ -135,6 +136,7 @@ def test_the_pages_over_a_million_rows(fill: Any) -> None:
     fill(1_000_000)
     client = log_in("view_task", "view_task_payload")
     slow: dict[str, float] = {}
+    most = {"cq:tasks": 0, "cq:overview": 0}
     asked = [("cq:tasks", text) for text in LOOKS] + [("cq:overview", "")]
     for name, text in asked:
         times = []
@@ -144,10 +146,13 @@ def test_the_pages_over_a_million_rows(fill: Any) -> None:
                 answer = client.get(reverse(name), {"q": text})
             times.append((time.perf_counter() - began) * 1000)
             assert answer.status_code == 200
-            assert len(captured) <= (14 if name == "cq:overview" else 7)
-        slow[f"{name} {text}"] = min(times)
-    print({text: round(ms) for text, ms in slow.items()})  # noqa: T201 - the figures of the proof
+            most[name] = max(most[name], len(captured))
+        slow[f"{name} {text}"] = median(times)
+    # The figures of the proof: milliseconds (the median of seven looks), and queries.
+    print({text: round(ms) for text, ms in slow.items()}, most)  # noqa: T201
     assert max(slow.values()) < 150, slow
+    assert most["cq:tasks"] <= 6
+    assert most["cq:overview"] <= 14
 
 
 def test_running_tasks_are_found_by_their_workers(fill: Any) -> None:

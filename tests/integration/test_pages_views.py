@@ -269,7 +269,10 @@ def test_hostile_text_is_shown_as_text(boss: Client) -> None:
     Task.objects.create(func_name=HOSTILE, queue=HOSTILE, parked=True)
     Task.objects.create(func_name=noop.name, queue=HOSTILE)
     running(Worker.objects.create(hostname=HOSTILE, queues=[HOSTILE]), func_name=HOSTILE)
-    RepeatingTask.schedule("0 3 * * *", noop, name=HOSTILE)
+    entry = RepeatingTask.schedule("0 3 * * *", noop, name=HOSTILE)
+    said = boss.post(reverse("cq:repeating_act"), {"do": f"run-{entry.pk}"}, follow=True)
+    assert "Started &lt;img" in said.content.decode()
+    assert "<img src=x" not in said.content.decode()
     for name in PAGES:
         for query in ({}, {"q": HOSTILE}, {"q": f'state:"{HOSTILE}'}):
             assert "<img src=x" not in html(boss, name, **query)

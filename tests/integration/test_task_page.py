@@ -6,6 +6,7 @@ import json
 import re
 import time
 from datetime import UTC, datetime, timedelta
+from statistics import median
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -221,10 +222,11 @@ class TestWhatItCosts:
         LogLine.objects.all().delete()
         log_many(tree, 3000)
         many, _ = visit()
-        quickest = min(visit()[1] for _ in range(5))
+        usual = median(visit()[1] for _ in range(5))
+        print(f"\n1,000 nodes, 3,000 lines: {many} queries, {usual * 1000:.0f} ms")  # noqa: T201
         assert many == few
         assert many <= 20
-        assert quickest < 0.3, f"{quickest * 1000:.0f} ms"
+        assert usual < 0.3, f"{usual * 1000:.0f} ms"
 
 
 class TestTheLog:
