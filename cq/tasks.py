@@ -9,9 +9,7 @@ each works in short transactions of its own, or in none.
 import gc
 import io
 import os
-import resource
 import socket
-import sys
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -23,6 +21,7 @@ from cq.decorators import task
 from cq.errors import CommandNotAllowed
 from cq.execution import errorbacks
 from cq.models import Task
+from cq.worker.memory import peak_bytes
 from cq.workflow.retention import clear_orphans, prune
 from cq.workflow.upkeep import exhaust, maintain, ring_due
 
@@ -106,11 +105,10 @@ class _LogLines(io.TextIOBase):
 def memory_details(cqt: Any) -> dict[str, Any]:
     """Say how much memory the worker process uses, and for which kinds of objects."""
     kinds = Counter(type(item).__qualname__ for item in gc.get_objects())
-    unit = 1 if sys.platform == "darwin" else 1024
     return {
         "pid": os.getpid(),
         "rss_bytes": _resident_bytes(),
-        "peak_rss_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit,
+        "peak_rss_bytes": peak_bytes(),
         "objects": sum(kinds.values()),
         "types": dict(kinds.most_common(TYPES_SHOWN)),
     }

@@ -23,6 +23,7 @@ logger = logging.getLogger("cq.worker")
 
 _START_SECONDS = 60.0
 _KILL_SECONDS = 5.0
+_KILL = getattr(signal, "SIGKILL", signal.SIGTERM)  # Windows ends a process at once by TERM
 
 
 class ChildProcess:
@@ -98,7 +99,7 @@ class ChildProcess:
             # Not by Process.kill(): that polls first, and would take the exit status away
             # from asyncio's own watcher.
             with suppress(ProcessLookupError):
-                os.kill(self._process.pid, signal.SIGKILL)
+                os.kill(self._process.pid, _KILL)
         with suppress(TimeoutError):
             async with asyncio.timeout(_KILL_SECONDS):
                 await self._process.wait()

@@ -180,5 +180,8 @@ def stop_on_signal(stop_server: Callable[[], object]) -> None:
         if not stopping:
             stopping.append(loop.create_task(end(), name="cq shutdown"))
 
-    for name in ("SIGTERM", "SIGINT"):
-        loop.add_signal_handler(getattr(signal, name), begin)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        try:
+            loop.add_signal_handler(number, begin)
+        except NotImplementedError:  # Windows: no loop has them there
+            signal.signal(number, lambda *_: loop.call_soon_threadsafe(begin))

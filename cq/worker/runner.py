@@ -8,8 +8,6 @@ worker never looks dead while it still holds something.
 
 import asyncio
 import logging
-import resource
-import sys
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
@@ -33,6 +31,7 @@ from cq.worker.completer import Completer
 from cq.worker.control import Control
 from cq.worker.health import SILENCE, HealthProbe
 from cq.worker.membership import Membership
+from cq.worker.memory import peak_bytes
 from cq.worker.options import WorkerOptions
 from cq.worker.pruner import Pruner
 from cq.worker.receivers import Receivers
@@ -311,7 +310,7 @@ class Runner:
         options = self.options
         if options.max_tasks is not None and self.attempts.started >= options.max_tasks:
             self._retire(f"{self.attempts.started} tasks were started, which is --max-tasks")
-        elif options.max_memory is not None and _resident_mib() > options.max_memory:
+        elif options.max_memory is not None and _peak_mib() > options.max_memory:
             self._retire(f"memory is above --max-memory, {options.max_memory:g} MiB")
         elif self.attempts.leaked >= conf.current().max_leaks:
             self._retire(f"{self.attempts.leaked} slots are leaked, which is CQ['MAX_LEAKS']")
@@ -356,6 +355,5 @@ class Runner:
         return self.options.threads + self.options.lanes + len(self._lanes) + 1
 
 
-def _resident_mib() -> float:
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / (1024 * 1024 if sys.platform == "darwin" else 1024)
+def _peak_mib() -> float:
+    return (peak_bytes() or 0) / 2**20

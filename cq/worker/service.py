@@ -14,7 +14,7 @@ from typing import Any
 logger = logging.getLogger("cq.worker")
 
 _FIRST_PAUSE = 0.1
-_LONGEST_PAUSE = 10.0
+_LONGEST_PAUSE = 2.0
 _CANCEL_AGAIN = 0.1
 
 
