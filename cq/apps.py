@@ -5,6 +5,7 @@ The Django app: finds the tasks.py of every installed app and registers the chec
 installed than without.
 """
 
+import logging
 from importlib import import_module
 
 from django.apps import AppConfig
@@ -12,6 +13,8 @@ from django.utils.module_loading import autodiscover_modules
 
 from cq import conf
 from cq.worker.reloading import watch as watch_reloader
+
+logger = logging.getLogger("cq")
 
 
 class CQConfig(AppConfig):
@@ -24,10 +27,13 @@ class CQConfig(AppConfig):
 
     def ready(self) -> None:
         """Import every app's tasks.py: a typo in one is an error here, not a lost task."""
-        import_module("cq.checks")
+        checks = import_module("cq.checks")
         watch_reloader()
         autodiscover_modules("tasks")
         # A setting that cannot be read is reported by the checks, with a hint.
         if not conf.problems():
             for module in conf.current().task_modules:
-                import_module(module)
+                if checks.is_there(module):
+                    import_module(module)
+                else:
+                    logger.error("CQ['TASK_MODULES'] has %r, and there is no such module.", module)

@@ -7,6 +7,7 @@ the ASGI application. None opens a socket, reads a row or starts a thread. Every
 """
 
 from collections.abc import Iterator, Sequence
+from importlib.util import find_spec
 from typing import Any
 
 from channels.layers import BaseChannelLayer, InMemoryChannelLayer, channel_layers
@@ -29,6 +30,7 @@ CATALOGUE = {
     "cq.E007": "A setting has an impossible value.",
     "cq.E008": "LEASE is shorter than three heartbeats.",
     "cq.E009": "The database of the tasks has AUTOCOMMIT off.",
+    "cq.E010": "TASK_MODULES names a module that is not there.",
     "cq.W001": "An in-memory layer while the workers are processes of their own.",
     "cq.W003": "No WebSocket route of cq is served.",
     "cq.W004": "USE_TZ is off.",
@@ -92,6 +94,35 @@ def check_times(app_configs: Apps = None, **options: Any) -> Messages:
 
 
 @register("cq")
+def check_task_modules(app_configs: Apps = None, **options: Any) -> Messages:
+    """Report modules with tasks that are not there; one that fails inside has raised before."""
+    settings = _settings()
+    return [
+        Error(
+            f"CQ['TASK_MODULES'] has {name!r}, and there is no such module: its tasks are not "
+            "registered.",
+            hint="Write the dotted path of a module that can be imported, such as "
+            "'shop.billing.jobs'.",
+            id="cq.E010",
+        )
+        for name in (settings.task_modules if settings else ())
+        if not is_there(name)
+    ]
+
+
+def is_there(module: str) -> bool:
+    """Whether a module of that name can be found; its parents are imported to look."""
+    try:
+        return find_spec(module) is not None
+    except ModuleNotFoundError as missing:
+        if missing.name and f"{module}.".startswith(f"{missing.name}."):
+            return False
+        raise
+    except ValueError:  # a text that names no module at all
+        return False
+
+
+@register("cq")
 def check_layers(app_configs: Apps = None, **options: Any) -> Messages:
     """Report channel layers that are missing, or that lose what cq sends."""
     settings = _settings()
@@ -126,9 +157,12 @@ def _make_layer(alias: str) -> object:
         known = ", ".join(map(repr, channel_layers.configs)) or "no layer"
         return f"CHANNEL_LAYERS has {known}."
     try:
-        return channel_layers.make_backend(alias)
+        layer = channel_layers.make_backend(alias)
+        if isinstance(layer, BaseChannelLayer) and hasattr(layer, "create_pool"):
+            layer.create_pool(0)  # reads the address of a Redis, and opens nothing
     except Exception as exc:  # noqa: BLE001 - the constructor of any project's layer runs here
-        return f"making it raised {type(exc).__name__}: {exc}"
+        return f"making it raised {type(exc).__name__}: {str(exc).rstrip('.')}."
+    return layer
 
 
 def _keeps_nothing(alias: str, layer: object) -> Iterator[CheckMessage]:

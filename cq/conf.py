@@ -17,7 +17,8 @@ from typing import Any, get_args, get_type_hints
 from django.conf import settings
 from django.core.signals import setting_changed
 
-from cq.errors import InvalidSettings
+from cq.definition.options import check_queue
+from cq.errors import InvalidOption, InvalidSettings
 
 DAY = 86400
 
@@ -193,6 +194,11 @@ def _problems_of(key: object, value: object, spelled: str | None = None) -> list
     hint = f"Its default is {_FIELDS[key].default!r}."
     if not _fits(value, expected):
         return [Problem(key, "type", f"{said} {_spell(expected)}.", hint)]
+    if name == "queues" and value is not None:
+        return _problems_of_queues(key, value)
+    if name == "site_url" and value and not str(value).startswith(("http://", "https://")):
+        hint = 'Write "SITE_URL": "https://www.example.org".'
+        return [Problem(key, "value", f"{said} an address with http:// or https://.", hint)]
     if isinstance(value, int | float) and not isinstance(value, bool):
         if not math.isfinite(value):
             return [Problem(key, "value", f"{said} finite.", hint)]
@@ -200,6 +206,21 @@ def _problems_of(key: object, value: object, spelled: str | None = None) -> list
             least = "above 0" if name in _POSITIVE else "0 or more"
             return [Problem(key, "value", f"{said} {least}.", hint)]
     return []
+
+
+def _problems_of_queues(key: str, queues: Any) -> list[Problem]:
+    if not queues:
+        hint = f"Leave {key!r} out for every queue."
+        return [Problem(key, "value", f"CQ[{key!r}] is {queues!r}, which names no queue.", hint)]
+    found = []
+    for queue in queues:
+        try:
+            check_queue(queue)
+        except InvalidOption as problem:
+            _, _, hint = str(problem).partition("name. ")
+            message = f"CQ[{key!r}] has {queue!r:.100}, which is no queue name."
+            found.append(Problem(key, "value", message, hint))
+    return found
 
 
 def _fits(value: object, expected: Any) -> bool:

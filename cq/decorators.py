@@ -79,11 +79,11 @@ class Calls(Generic[P]):
         Each call is `(args, kwargs)` or a signature, which may be of another function.
         """
         self._refuse_on_loop("delay_many")
-        return _enqueue_many([self._signature_of(call) for call in calls])
+        return _enqueue_many(self._signatures_of(calls))
 
     async def adelay_many(self, calls: Iterable[Call]) -> list[Task]:
         """`delay_many` for a coroutine."""
-        return await in_db(_enqueue_many, [self._signature_of(call) for call in calls])
+        return await in_db(_enqueue_many, self._signatures_of(calls))
 
     def signature(self, /, *args: P.args, **kwargs: P.kwargs) -> Signature:
         """The call as a value, for `delay_many`, `subtask` and `chain`."""
@@ -100,6 +100,14 @@ class Calls(Generic[P]):
     def _with_options(self, args: Any, kwargs: Any, options: dict[str, Any]) -> Signature:
         merged = self.call_options.merged(**options)
         return Signature(self.function, listed(args), named(kwargs), merged)
+
+    def _signatures_of(self, calls: Iterable[Call]) -> list[Signature]:
+        if isinstance(calls, Iterable):
+            return [self._signature_of(call) for call in calls]
+        raise InvalidArguments(
+            f"delay_many() of {self.function.name} got {calls!r:.200}, which is no list of calls. "
+            "Give a list such as [((1,), {}), ((2,), {})]."
+        )
 
     def _signature_of(self, call: Call) -> Signature:
         if isinstance(call, Signature):

@@ -26,10 +26,10 @@ from cq import conf
 from cq.aio import in_db, joined_loop_thread, refuse_on_loop
 from cq.definition import registry
 from cq.definition.options import RunAfter as Moment
-from cq.definition.options import check_moment
+from cq.definition.options import check_moment, check_queue, check_seconds
 from cq.definition.signature import TaskFunctionLike
 from cq.definition.status import CLAIMABLE, NOT_STARTED, TERMINAL, Status
-from cq.errors import IllegalTransition, WaitInsideTask, WaitTimeout
+from cq.errors import IllegalTransition, InvalidOption, WaitInsideTask, WaitTimeout
 from cq.execution.here import run_here
 from cq.models import Task, Worker, workers
 from cq.models.queries import database, rows_by_id
@@ -70,6 +70,7 @@ def drain(*, now: Moment | None = None, queues: list[str] | None = None) -> Drai
     RuntimeError after 10,000 tasks.
     """
     refuse_on_loop("drain()", "'await adrain()'")
+    _check_queues(queues)
     with joined_loop_thread(), _enlisted() as worker, _clock(now) as clock:
         run = _Run(worker, queues)
         commits = _Commits()
@@ -84,6 +85,16 @@ def drain(*, now: Moment | None = None, queues: list[str] | None = None) -> Drai
 async def adrain(*, now: Moment | None = None, queues: list[str] | None = None) -> Drained:
     """`drain` for an async test; async bodies run on the test's own loop."""
     return await in_db(partial(drain, now=now, queues=queues))
+
+
+def _check_queues(queues: object) -> None:
+    if queues is not None and not isinstance(queues, list | tuple):
+        raise InvalidOption(
+            f"queues is {queues!r}, which is no list of queue names. Write queues=['default'], or "
+            "leave it out for every queue."
+        )
+    for queue in queues or ():
+        check_queue(queue)
 
 
 @contextmanager
@@ -301,7 +312,9 @@ def wait_for(task: Task, status: Status | str | None = None, *, timeout: float =
     For tests beside a real worker. Raises WaitTimeout with what the task is instead, and
     WaitInsideTask in a transaction, out of which no worker can see the task.
     """
-    wanted = TERMINAL if status is None else frozenset({Status(status)})
+    refuse_on_loop("wait_for()", "'await task'")
+    check_seconds("timeout", timeout)
+    wanted = TERMINAL if status is None else frozenset({_status(status)})
     deadline = time.monotonic() + timeout
     pause = threading.Event()
     while True:
@@ -322,6 +335,17 @@ def wait_for(task: Task, status: Status | str | None = None, *, timeout: float =
                 task_id=task.id,
             )
         pause.wait(0.01)
+
+
+def _status(status: Status | str) -> Status:
+    try:
+        return Status(status)
+    except ValueError:
+        known = ", ".join(f"{one.value!r} ({one.label})" for one in Status)
+        raise InvalidOption(
+            f"status is {status!r}, which is none of a task. Give one of {known}, such as "
+            "Task.STATUS_SUCCESS."
+        ) from None
 
 
 @contextmanager

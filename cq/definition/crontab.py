@@ -268,7 +268,7 @@ class _Reader:
 def _split(text: str) -> list[str]:
     if not isinstance(text, str):
         raise InvalidCrontab(
-            f"A crontab is {type(text).__name__}. It must be a text of five fields, for example "
+            f"Crontab {text!r:.80} is no text. It must be a text of five fields, for example "
             "'30 2 * * *'.",
             crontab=text,
         )

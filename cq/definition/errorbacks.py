@@ -12,11 +12,18 @@ from typing import Any
 
 from cq.definition.payload import JSON, check_json
 from cq.definition.registry import find
+from cq.definition.signature import split_call
 from cq.errors import InvalidArguments, InvalidTask, TaskNotRegistered
 
 
-def errorback_entry(fn: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, JSON]:
-    """What the row keeps of an errorback: the path and the arguments behind (task, error)."""
+def errorback_entry(
+    fn: Any, args: tuple[Any, ...], kwargs: dict[str, Any], *, max_args_bytes: int | None = None
+) -> dict[str, JSON]:
+    """
+    What the row keeps of an errorback: the path and the arguments behind (task, error).
+
+    They may be written as for a subtask, the historic `errorback(fn, (1,), {"x": 2})` included.
+    """
     path = getattr(fn, "path", None)
     if path is None:
         path = f"{getattr(fn, '__module__', None)}.{getattr(fn, '__qualname__', None)}"
@@ -26,11 +33,12 @@ def errorback_entry(fn: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -
             "top of a module, so that a worker finds it again by its path.",
             given=fn,
         )
+    args, kwargs = split_call(args, kwargs)
     _check_call(_look_up(path), path, args, kwargs)
     return {
         "path": path,
-        "args": check_json(list(args), "args"),
-        "kwargs": check_json(dict(kwargs), "kwargs"),
+        "args": check_json(list(args), "args", max_bytes=max_args_bytes),
+        "kwargs": check_json(kwargs, "kwargs", max_bytes=max_args_bytes),
     }
 
 

@@ -20,6 +20,7 @@ from cq import conf
 from cq.aio import in_db, refuse_on_loop
 from cq.definition.errorbacks import errorback_entry
 from cq.definition.link import plan_link, plan_subtask
+from cq.definition.payload import JSON
 from cq.definition.signature import NewTask
 from cq.definition.status import Status
 from cq.definition.text import clean_text
@@ -55,7 +56,7 @@ class Draft:
     def errorback(self, fn: Any, /, *args: Any, **kwargs: Any) -> "Draft":
         """Call `fn(task, error, *args)` once if this one ends badly."""
         entries = self._plan.errorbacks or []
-        self._plan.errorbacks = [*entries, errorback_entry(fn, args, kwargs)]
+        self._plan.errorbacks = [*entries, _errorback(fn, args, kwargs)]
         return self
 
     def wait(self, timeout: float | None = None) -> Any:
@@ -182,6 +183,11 @@ class Context:
                 f"level is {level!r}, which is no logging level. Use a number such as 30, or a "
                 "name such as 'WARNING'."
             )
+        if limit is not None and not (type(limit) is int and limit > 0):
+            raise InvalidOption(
+                f"limit is {limit!r}, which is not a whole number above 0. Give how many lines "
+                "to keep, such as limit=40."
+            )
         claimed = self.claimed
         text = clean_text(str(message), conf.current().max_line_bytes)
         logger.log(number, "%s", text, extra={"cq_task_id": str(claimed.id)})
@@ -254,7 +260,7 @@ class Context:
         this along as well; an errorback given where the task is delayed outlives that.
         """
         self._refuse_after_commit("An errorback")
-        self.buffer.errorbacks.append(errorback_entry(fn, args, kwargs))
+        self.buffer.errorbacks.append(_errorback(fn, args, kwargs))
 
     def link(
         self,
@@ -325,8 +331,15 @@ class Context:
         return value
 
 
+def _errorback(fn: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, JSON]:
+    return errorback_entry(fn, args, kwargs, max_args_bytes=conf.current().max_args_bytes)
+
+
 def _finite(name: str, number: float) -> float:
-    value = float(number)
+    try:
+        value = float(number)
+    except (TypeError, ValueError, OverflowError):
+        value = math.nan
     if not math.isfinite(value):
         raise InvalidOption(
             f"cqt.progress() got {name}={number!r}, which is no amount. Give a finite number, or "

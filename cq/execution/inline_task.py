@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from typing import Any, Protocol, Self
 from uuid import UUID
 
+from cq import conf
 from cq.aio import inside_task, refuse_on_loop
 from cq.definition.errorbacks import errorback_entry
 from cq.definition.payload import JSON
@@ -224,7 +225,7 @@ class InlineTask(AsyncVerbs):
     @off_the_loop
     def errorback(self, fn: Any, /, *args: Any, **kwargs: Any) -> "InlineTask":
         """Call `fn(task, error, *args)` now if this one has ended badly, else when it does."""
-        entry = errorback_entry(fn, args, kwargs)
+        entry = errorback_entry(fn, args, kwargs, max_args_bytes=conf.current().max_args_bytes)
         if self.status in (Status.FAILURE, Status.INCOMPLETE):
             self.runner.call_errorback(self, entry)
         elif not self.is_terminal:

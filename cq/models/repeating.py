@@ -15,6 +15,7 @@ from django.core.exceptions import ValidationError
 from django.db import connections, models, router, transaction
 from django.utils import timezone
 
+from cq import conf
 from cq.definition import registry
 from cq.definition.crontab import Crontab, zone
 from cq.definition.options import CallOptions
@@ -55,7 +56,7 @@ def default_name(func_name: str, crontab: str, args: list[Any], kwargs: Mapping[
     """Name an entry after its function, crontab and arguments; equal ones get equal names."""
     spelled = [dumps(arg) for arg in args]
     spelled += [f"{name}={dumps(kwargs[name])}" for name in sorted(kwargs)]
-    name = f"{func_name}({', '.join(spelled)}) {' '.join(crontab.split())}"
+    name = f"{func_name}({', '.join(spelled)}) {' '.join(str(crontab).split())}"
     if len(name) <= NAME_LENGTH:
         return name
     digest = hashlib.sha256(name.encode()).hexdigest()[:16]
@@ -75,7 +76,9 @@ def check_arguments(
             f"kwargs is {kwargs!r:.80}. It must be an object, such as {{'a': 1}}. "
             "Write {} for none."
         )
-    plain_args, plain_kwargs = check_json(args, "args"), check_json(kwargs, "kwargs")
+    limit = conf.current().max_args_bytes
+    plain_args = check_json(args, "args", max_bytes=limit)
+    plain_kwargs = check_json(kwargs, "kwargs", max_bytes=limit)
     check_call(function, plain_args, plain_kwargs)  # type: ignore[arg-type]
     return plain_args, plain_kwargs  # type: ignore[return-value]
 
@@ -256,6 +259,8 @@ class RepeatingTask(models.Model):
         if not set(CALL).isdisjoint(changed):
             function = registry.lookup(self.func_name)
             self.args, self.kwargs = check_arguments(function, self.args, self.kwargs)
+        # Made to be checked: a run with these would be refused at every tick.
+        CallOptions(queue=self.queue, priority=self.priority, result_ttl=self.result_ttl)
         self.name = self.name or self._default_name()
         if set(SCHEDULE).isdisjoint(changed):
             return {"name"}

@@ -43,7 +43,7 @@ def errorback(task: Task, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) 
     It runs as a task of the same tree. On a task that has ended so already it is
     enqueued at once; on a successful or revoked one it never runs.
     """
-    entry = errorback_entry(fn, args, kwargs)
+    entry = errorback_entry(fn, args, kwargs, max_args_bytes=conf.current().max_args_bytes)
     repeated(lambda: _add(task, entry))
     task.errorbacks = [*task.errorbacks, entry]
 

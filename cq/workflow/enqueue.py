@@ -19,10 +19,7 @@ from cq.definition.payload import check_json, dumps
 from cq.definition.registry import lookup
 from cq.definition.signature import NewTask, Signature, check_call, new_task
 from cq.definition.status import CLAIMABLE, TERMINAL, Status
-from cq.errors import (
-    DuplicateSubmit,
-    InvalidOption,
-)
+from cq.errors import DuplicateSubmit, InvalidArguments, InvalidOption
 from cq.failpoints import reached
 from cq.models.queries import Relative, database, holder_of_key, lock_relatives, rows_by_id
 from cq.models.sql import Dialect, dialect
@@ -42,13 +39,23 @@ def enqueue(signature: Signature) -> Task:
 
     A coalesced signature returns the task it merged with. Rolls back with the caller.
     """
-    return enqueue_many([signature])[0]
+    return insert_new([new_task(signature, max_args_bytes=conf.current().max_args_bytes)])[0]
 
 
 def enqueue_many(signatures: Iterable[Signature]) -> list[Task]:
-    """Insert many rows in one statement, all or none, and return them in order."""
+    """
+    Insert many rows in one statement, all or none, and return them in order.
+
+    The error about a call that cannot be made says which one it is, from 0.
+    """
     limit = conf.current().max_args_bytes
-    tasks = [new_task(signature, max_args_bytes=limit) for signature in signatures]
+    tasks = []
+    for call, signature in enumerate(signatures):
+        try:
+            tasks.append(new_task(signature, max_args_bytes=limit))
+        except InvalidArguments as problem:
+            facts = problem.facts | {"call": call}
+            raise InvalidArguments(f"calls[{call}]: {problem}", **facts) from None
     return insert_new(tasks)
 
 

@@ -16,6 +16,7 @@ from typing import Any
 from django.db import connections
 
 from cq.aio import in_db, inside_task, on_running_loop
+from cq.definition.options import check_seconds
 from cq.definition.status import TERMINAL, Status
 from cq.errors import RunningLoop, WaitInsideTask, WaitTimeout
 from cq.models.queries import database, rows_by_id
@@ -45,7 +46,7 @@ def wait(task: Task, timeout: float | None = None) -> Any:
             f"wait() for task {task.id} was called on a running event loop, which it would "
             "block. Write 'await task' instead."
         )
-    _warn_long(timeout)
+    _check_timeout(timeout)
     with endings.listening(task.id) as ended:
         for pause in _pauses(task, timeout):
             if _refresh(task, pause):
@@ -57,7 +58,7 @@ def wait(task: Task, timeout: float | None = None) -> Any:
 async def wait_async(task: Task, timeout: float | None = None) -> Any:
     """The same on an event loop: `await task`."""
     _refuse_in_task()
-    _warn_long(timeout)
+    _check_timeout(timeout)
     loop = asyncio.get_running_loop()
     woken = asyncio.Event()
     with endings.listening(task.id, lambda: loop.call_soon_threadsafe(woken.set)):
@@ -142,7 +143,8 @@ def _refuse_in_task() -> None:
         )
 
 
-def _warn_long(timeout: float | None) -> None:
+def _check_timeout(timeout: float | None) -> None:
+    check_seconds("timeout", timeout)
     if timeout is not None and timeout > LONG_TIMEOUT:
         warnings.warn(
             f"wait({timeout!r}) waits up to {timeout:g} seconds. In 2019 the argument was in "

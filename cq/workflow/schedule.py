@@ -20,7 +20,7 @@ from django.db.models import F
 from cq.definition import registry
 from cq.definition.crontab import Crontab, zone
 from cq.definition.options import CallOptions
-from cq.definition.signature import Signature, TaskFunctionLike
+from cq.definition.signature import Signature, TaskFunctionLike, listed, named
 from cq.errors import CQError, InvalidOption, InvalidTask
 from cq.failpoints import reached
 from cq.models.queries import database
@@ -225,9 +225,11 @@ def schedule_task(
     disabled stays disabled. Options: timezone, enabled, queue, priority, result_ttl,
     coalesce, on_missed.
     """
+    _check_model(model)
     function = _function(fn)
     _check_options(name, options)
-    plain_args, plain_kwargs = check_arguments(function, list(args), dict(kwargs or {}))
+    Crontab.parse(crontab)
+    plain_args, plain_kwargs = check_arguments(function, listed(args), named(kwargs))
     name = name or default_name(function.name, crontab, plain_args, plain_kwargs)
     wanted = {
         "func_name": function.name,
@@ -239,6 +241,16 @@ def schedule_task(
     alias = using or router.db_for_write(model)
     with transaction.atomic(using=alias):
         return _make_or_update(model, alias, name, wanted)
+
+
+def _check_model(model: Any) -> None:
+    # Known by its label: the historical model of a migration is another class.
+    label = getattr(getattr(model, "_meta", None), "label_lower", None)
+    if label != "cq.repeatingtask":
+        raise InvalidOption(
+            f"schedule_task() got {model!r:.100} as its model, which is no RepeatingTask. Pass "
+            "RepeatingTask, or in a migration apps.get_model('cq', 'RepeatingTask')."
+        )
 
 
 def _check_options(name: str, options: Mapping[str, Any]) -> None:

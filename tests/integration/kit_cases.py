@@ -19,7 +19,7 @@ from django.utils import timezone
 
 from cq import task
 from cq.definition.status import Status
-from cq.errors import RunningLoop, WaitInsideTask, WaitTimeout
+from cq.errors import InvalidOption, RunningLoop, WaitInsideTask, WaitTimeout
 from cq.models import RepeatingTask, Task
 from cq.testing import adrain, drain, inline, wait_for
 from tests.sampleapp.models import Effect, Note
@@ -238,6 +238,16 @@ class Drains:
         with inline():
             row = add.delay(1, 2)
         assert (row.result, Task.objects.count()) == (3, 0)
+
+    def test_odd_options_are_refused(self: Any) -> None:
+        with pytest.raises(InvalidOption, match="which is no list of queue names"):
+            drain(queues="default")
+        with pytest.raises(InvalidOption, match="'a b', which is no queue name"):
+            drain(queues=["a b"])
+        with pytest.raises(InvalidOption, match=r"status is 'Success', .* 'S' \(Success\)"):
+            wait_for(noop.delay(), "Success")
+        with pytest.raises(InvalidOption, match="timeout is -1"):
+            wait_for(noop.delay(), timeout=-1)
 
     def test_a_moment_needs_a_zone(self: Any) -> None:
         with pytest.raises(ValueError, match="without a time zone"):

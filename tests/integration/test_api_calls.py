@@ -112,8 +112,9 @@ def test_delay_many_is_one_insert(django_assert_num_queries: Any) -> None:
 def test_delay_many_is_all_or_none() -> None:
     with pytest.raises(InvalidArguments, match="missing a required argument"):
         add.delay_many([((1,), {}), ((), {})])
-    with pytest.raises(InvalidArguments, match=r"args\[0\]: bytes"):
+    with pytest.raises(InvalidArguments, match=r"^calls\[1\]: args\[0\]: bytes") as caught:
         add.delay_many([((1,), {}), add.signature(b"x")])
+    assert caught.value.facts == {"path": "args[0]", "call": 1}
     assert not Task.objects.exists()
 
 

@@ -16,7 +16,7 @@ from django.db import connections, transaction
 import cq
 from cq import task
 from cq.definition.status import Status
-from cq.errors import RunningLoop, WaitInsideTask, WaitTimeout
+from cq.errors import InvalidOption, RunningLoop, WaitInsideTask, WaitTimeout
 from cq.models import Task, Worker, workers
 from cq.testing import drain
 from cq.workflow import results
@@ -111,6 +111,13 @@ def test_wait_gives_up_and_the_task_goes_on(timeout: float) -> None:
     assert caught.value.facts == {"task_id": row.id, "timeout": timeout}
     drain()
     assert row.wait(0) == 1
+
+
+@pytest.mark.parametrize("timeout", [-1, float("nan"), "5", True])
+def test_a_timeout_is_a_number_of_seconds(timeout: Any) -> None:
+    row = add.delay(1)
+    with pytest.raises(InvalidOption, match="timeout is"):
+        row.wait(timeout)
 
 
 def test_milliseconds_are_warned_about() -> None:

@@ -116,7 +116,7 @@ def test_json_holds_what_is_shown() -> None:
 
 @pytest.mark.parametrize("interval", ["0", "nan", "1e9"])
 def test_odd_intervals_are_refused(interval: str) -> None:
-    with pytest.raises(CommandError, match="Expected seconds from 0.1 to 3600"):
+    with pytest.raises(CommandError, match="Expected seconds from"):
         run("cq_status", "--interval", interval)
 
 

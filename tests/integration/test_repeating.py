@@ -21,7 +21,7 @@ from cq.errors import (
     InvalidTask,
     TaskNotRegistered,
 )
-from cq.models import RepeatingTask, schedule_task
+from cq.models import RepeatingTask, Task, schedule_task
 from cq.workflow.schedule import fire_due
 from tests.sampleapp.tasks import add, echo, noop
 
@@ -66,6 +66,11 @@ def test_a_dotted_path_of_a_registered_task_is_a_name_too() -> None:
         ({"func_name": "add", "args": [1, 2, 3]}, InvalidArguments, "too many positional"),
         ({"func_name": "add", "kwargs": {"frist": 1}}, InvalidArguments, "frist|first"),
         ({"args": {"a": 1}}, InvalidArguments, "args is"),
+        ({"func_name": "add", "args": ["x" * 300_000]}, InvalidArguments, "the limit is"),
+        ({"crontab": None}, InvalidCrontab, "None is no text"),
+        ({"queue": "two words"}, InvalidOption, "two words"),
+        ({"priority": 101}, InvalidOption, "101"),
+        ({"result_ttl": -1}, InvalidOption, "-1"),
     ],
 )
 def test_what_could_not_fire_is_not_saved(
@@ -230,6 +235,9 @@ def test_the_historic_spellings() -> None:
         (("* * * * *", print), InvalidTask, "no task function"),
         (("* * * * *", add), InvalidArguments, "first"),
         (("* * * * *", echo, [object()]), InvalidArguments, "args"),
+        (("* * * * *", echo, 1), InvalidArguments, "args is 1"),
+        (("* * * * *", echo, [1], [2]), InvalidArguments, r"kwargs is \[2\]"),
+        ((None, noop), InvalidCrontab, "None is no text"),
     ],
 )
 def test_schedule_task_refuses_what_could_not_fire(
@@ -238,6 +246,12 @@ def test_schedule_task_refuses_what_could_not_fire(
     with pytest.raises(error, match=words):
         schedule_task(RepeatingTask, *call)
     assert not RepeatingTask.objects.exists()
+
+
+@pytest.mark.parametrize("model", [Task, None, "cq.RepeatingTask"])
+def test_schedule_task_wants_the_model_of_repeating_tasks(model: Any) -> None:
+    with pytest.raises(InvalidOption, match=r"which is no RepeatingTask. Pass RepeatingTask, or"):
+        schedule_task(model, "* * * * *", noop)
 
 
 def test_schedule_task_names_an_unknown_option() -> None:

@@ -128,6 +128,26 @@ def test_watch_tokens_that_live_too_long(settings: Any) -> None:
     assert checks.check_times() == []
 
 
+# --- modules with tasks ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("module", ["nowhere", "nowhere.jobs", "cq.nowhere", "cq.conf.nowhere", ""])
+def test_a_module_with_tasks_that_is_not_there(settings: Any, module: str) -> None:
+    settings.CQ = {"EMBEDDED": False, "TASK_MODULES": ["cq.tasks", module]}
+    message = only(checks.check_task_modules(), "cq.E010")
+    assert message.msg.startswith(f"CQ['TASK_MODULES'] has {module!r}, and there is no such")
+
+
+def test_a_parent_that_lacks_a_module_of_its_own_is_no_missing_name(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken" / "__init__.py").write_text("import broken_elsewhere")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(ModuleNotFoundError, match="broken_elsewhere"):
+        checks.is_there("broken.jobs")
+
+
 # --- layers ---------------------------------------------------------------------------------------
 
 
@@ -148,6 +168,7 @@ def test_a_layer_that_is_not_configured(settings: Any) -> None:
         ({"BACKEND": "no.such.Layer"}, "Cannot import BACKEND 'no.such.Layer'"),
         ({"BACKEND": REDIS, "CONFIG": {"hosts": "redis://"}}, "You must pass a list of Redis"),
         ({"BACKEND": REDIS, "CONFIG": {"host": []}}, "TypeError"),
+        ({"BACKEND": REDIS, "CONFIG": {"hosts": ["localhost"]}}, "Redis URL must specify"),
         ({"BACKEND": f"{__name__}.FullLayer"}, "OSError: no such device"),
         ({}, "No BACKEND specified"),
     ],

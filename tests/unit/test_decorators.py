@@ -288,6 +288,12 @@ def test_calls_of_delay_many_that_cannot_be_read(make_task: Make, call: Any) -> 
         make_task(send).delay_many([call])
 
 
+@pytest.mark.parametrize("calls", [5, None, send])
+def test_delay_many_wants_a_list_of_calls(make_task: Make, calls: Any) -> None:
+    with pytest.raises(InvalidArguments, match="which is no list of calls"):
+        make_task(send).delay_many(calls)
+
+
 @pytest.mark.parametrize("args", ["x", b"x", {"a": 1}, 5])
 def test_delay_args_wants_a_list(make_task: Make, args: Any) -> None:
     with pytest.raises(InvalidArguments, match="no list of arguments"):

@@ -63,6 +63,25 @@ def test_a_call_that_does_not_fit_is_refused_when_it_is_given(
         errorback_entry(make_task(body), (1, 2), {})
 
 
+@pytest.mark.parametrize(
+    ("args", "kwargs"),
+    [
+        ((1,), {"x": 3}),
+        (((1,), {"x": 3}), {}),
+        (((1,),), {"x": 3}),
+        ((), {"args": (1,), "kwargs": {"x": 3}}),
+    ],
+)
+def test_each_form_of_a_call_means_the_same(args: Any, kwargs: Any) -> None:
+    entry = errorback_entry(notify, args, kwargs)
+    assert (entry["args"], entry["kwargs"]) == ([1], {"x": 3})
+
+
+def test_arguments_have_a_limit() -> None:
+    with pytest.raises(InvalidArguments, match="the limit is 100"):
+        errorback_entry(notify, ("x" * 200,), {}, max_args_bytes=100)
+
+
 def test_arguments_are_json() -> None:
     with pytest.raises(InvalidArguments, match=r"^args\[0\]: bytes"):
         errorback_entry(notify, (b"x",), {})

@@ -97,6 +97,14 @@ def test_limit_keeps_the_newest_unrecorded_lines() -> None:
     assert lines(context) == [*map(str, range(91, 100)), "done"]
 
 
+@pytest.mark.parametrize("limit", [0, -3, "a", 2.5, True])
+def test_a_limit_is_a_number_of_lines(limit: Any) -> None:
+    context = make_context()
+    with pytest.raises(InvalidOption, match="which is not a whole number above 0"):
+        context.log("x", limit=limit)
+    assert lines(context) == []
+
+
 @pytest.mark.parametrize("level", ["LOUD", -1, 40_000, None, 2.5])
 def test_a_level_is_one_of_logging(level: Any) -> None:
     with pytest.raises(InvalidOption, match="which is no logging level"):
@@ -123,8 +131,10 @@ def test_progress_keeps_the_latest() -> None:
     assert context.buffer.take_progress() is None
 
 
-@pytest.mark.parametrize(("done", "total"), [(float("nan"), 1), (1, float("inf"))])
-def test_progress_is_finite(done: float, total: float) -> None:
+@pytest.mark.parametrize(
+    ("done", "total"), [(float("nan"), 1), (1, float("inf")), ("x", 1), (None, 1), (1, [])]
+)
+def test_progress_is_a_finite_number(done: Any, total: Any) -> None:
     with pytest.raises(InvalidOption, match=r"cqt\.progress\(\) got"):
         make_context().progress(done, total)
 
