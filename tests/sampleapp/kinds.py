@@ -11,6 +11,7 @@ import asyncio
 import os
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -159,6 +160,33 @@ def lingering_atomic(cqt, path: str):
         time.sleep(0.02)
 
 
+def _note(path: str, cqt: Any) -> None:
+    with open(f"{path}-notes", "a", encoding="utf-8") as notes:
+        notes.write(f"{os.getpid()} {cqt.id} {cqt.attempt}\n")
+
+
+@task(**PATIENT)
+def lingering_parent(cqt, path: str):
+    """Atomic, with children; notes beside the file that it came to its end."""
+    leave_effect(cqt, "lingering parent")
+    for _ in range(CHILDREN):
+        cqt.subtask(leaf)
+    while not os.path.exists(path):
+        time.sleep(0.02)
+    _note(path, cqt)
+
+
+@task(**PATIENT)
+async def lingering_parent_async(cqt, path: str):
+    """The same on the loop; a cancellation does not keep it from its end."""
+    for _ in range(CHILDREN):
+        cqt.subtask(leaf)
+    while not os.path.exists(path):  # noqa: ASYNC240
+        with suppress(asyncio.CancelledError):
+            await asyncio.sleep(0.02)
+    _note(path, cqt)
+
+
 @dataclass(frozen=True, slots=True)
 class Expected:
     """How tasks of one function end, and how many effects each leaves; None: one or more."""
@@ -191,6 +219,8 @@ EXPECTED = {
         (dozing_atomic, Expected(effects=1)),
         (lingering, Expected()),
         (lingering_atomic, Expected(effects=1)),
+        (lingering_parent, Expected(effects=1, children=CHILDREN)),
+        (lingering_parent_async, Expected(effects=0, children=CHILDREN)),
     )
 }
 

@@ -12,6 +12,7 @@ import ctypes
 import os
 import signal
 import time
+from pathlib import Path
 from typing import Any
 
 from asgiref.sync import async_to_sync, sync_to_async
@@ -312,3 +313,15 @@ def cross_to_the_loop(cqt: Any) -> str:
 @task
 async def cross_to_a_thread(cqt: Any) -> str:
     return await sync_to_async(lambda: "from a thread")()
+
+
+@task(atomic=False)
+def flood(cqt: Any, path: str, count: int) -> int:
+    """Waits for a file, then says more than anybody can store; touches no database."""
+    while not os.path.exists(path):
+        time.sleep(0.02)
+    cqt.log("\x00\x1b[31m" + "x" * 10_000_000)
+    for number in range(count):
+        cqt.log(f"line {number} \x1b[2J\x00")
+    Path(f"{path}-done").touch()
+    return count
