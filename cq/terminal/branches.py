@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from cq.definition.status import TERMINAL
+from cq.definition.status import TERMINAL, Status
 from cq.progress.publisher import Node
 from cq.terminal.text import one_line
 from cq.web.snapshot import Rows
@@ -20,16 +20,11 @@ FOLD_FROM = 4
 """So many siblings of one name become one line."""
 
 WORDS = {
-    "success": "ok",
-    "running": "running",
-    "waiting": "waiting",
-    "retry": "in retry",
-    "queued": "queued",
-    "pending": "pending",
-    "failure": "failed",
-    "incomplete": "incomplete",
-    "lost": "lost",
-    "revoked": "revoked",
+    name: Status[name.upper()].counted
+    for name in (
+        *("success", "running", "waiting", "retry", "queued", "pending"),
+        *("failure", "incomplete", "lost", "revoked"),
+    )
 }
 """The words of a state, in the order in which counts are told."""
 

@@ -98,7 +98,7 @@ def test_many_siblings_are_folded_and_opened_with_the_keyboard(
     fold = page.locator("cq-task .fold")
     expect(fold).to_have_text("noop × 25")
     expect(page.locator("cq-task .node")).to_have_count(1)
-    expect(page.locator("cq-task .node .detail")).to_have_text("25 success")
+    expect(page.locator("cq-task .node .detail")).to_have_text("25 ok")
     page.keyboard.press("Tab")
     page.keyboard.press("Tab")
     expect(fold).to_be_focused()

@@ -69,7 +69,7 @@ def test_a_page_is_patched_from_the_start_to_the_end(
     shoot(page, "task-page-timeline-running")
     tab(page, "Tree")
     expect(word(page)).to_have_text("Incomplete", timeout=30_000)
-    expect(fold.locator(".tp-detail")).to_have_text("2 failure · 38 success")
+    expect(fold.locator(".tp-detail")).to_have_text("2 failed · 38 ok")
     expect(page.locator(".tp-node.is-failure")).to_have_count(2)
     expect(page.locator(".tp-cells rect")).to_have_count(40)
     expect(page.get_by_role("link", name="Retry failed subtasks")).to_be_visible()

@@ -137,7 +137,7 @@ class TestWhatItShows:
         tree.move("F", children[7], error="boom")
         page = html(staff().client, tree)
         assert "row × 25" in page
-        assert "24 queued · 1 failure" in page
+        assert "1 failed · 24 queued" in page
         assert page.count('class="tp-node is-') == 1
         assert f"/cq/t/{children[7].pk}/" in page
 

@@ -38,6 +38,7 @@ export const STATUSES = {
   lost: ["?", "Lost"],
   revoked: ["⊘", "Revoked"],
 };
+const COUNTED = { success: "ok", failure: "failed", retry: "in retry" };
 export const OVER = new Set(["success", "failure", "incomplete", "lost", "revoked"]);
 const FAILED = new Set(["failure", "incomplete", "lost"]);
 const LEVELS = [[50, "critical"], [40, "error"], [30, "warning"], [20, "info"], [0, "debug"]];
@@ -658,12 +659,12 @@ export function levelOf(line) {
   return LEVELS.find(([from]) => line.level >= from)?.[1] ?? "debug";
 }
 
-/** "300 success · 3 failure" */
+/** "3 failed · 300 ok" */
 export function tally(nodes) {
   const counts = new Map();
   for (const { status } of nodes) counts.set(status, (counts.get(status) ?? 0) + 1);
   const known = Object.keys(STATUSES).reverse().filter((status) => counts.has(status));
-  return known.map((status) => `${counts.get(status)} ${STATUSES[status][1].toLowerCase()}`).join(" · ");
+  return known.map((status) => `${counts.get(status)} ${COUNTED[status] ?? status}`).join(" · ");
 }
 
 /** Siblings in order, many of one function as one entry. */

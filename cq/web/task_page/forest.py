@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from cq.definition.status import Status
 from cq.progress.publisher import Node
 
 FOLD_ABOVE = 20
@@ -28,9 +29,10 @@ class Entry:
 
     @property
     def tally(self) -> str:
-        """How many of them are in which status, in words."""
+        """How many of them are in which status, in words; what ended comes first, as in `cq.js`."""
         counts = Counter(node["status"] for node in self.many)
-        return " · ".join(f"{count} {status}" for status, count in counts.most_common())
+        known = ((counts[status.name.lower()], status) for status in reversed(Status))
+        return " · ".join(f"{count} {status.counted}" for count, status in known if count)
 
 
 def below(nodes: Sequence[Node], top: str) -> list[Node]:

@@ -104,14 +104,9 @@ def _why_waiting(facts: Facts) -> str:
     if not total:
         return "Its subtasks are over; its own end follows in a moment."
     parts = [
-        f"{count} {_IN_WORDS.get(status, status.label.lower())}"
-        for status in Status
-        if (count := facts.children.get(status, 0))
+        f"{count} {status.counted}" for status in Status if (count := facts.children.get(status, 0))
     ]
     return f"It waits for {_count(total, 'subtask')}: {', '.join(parts)}."
-
-
-_IN_WORDS = {Status.RETRY: "in retry"}
 
 
 def span(seconds: float) -> str:

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from cq.definition.status import Status
+
 FOLDER = Path(__file__).resolve().parents[3] / "cq" / "static" / "cq"
 SCRIPTS = sorted(FOLDER.rglob("*.js"))
 
@@ -37,3 +39,16 @@ def test_the_element_alone_is_enough():
     text = (FOLDER / "cq.js").read_text()
     assert not re.search(r"^\s*import\s", text, re.MULTILINE)
     assert re.findall(r'URL\("(\./[^"]+)"', text) == ["./cq-ansi.js"]
+
+
+def test_a_status_has_one_sign_and_one_word_here_and_on_the_server():
+    text = (FOLDER / "cq.js").read_text()
+    signs = re.findall(r'^  (\w+): \["(.)", "(\w+)"\],$', text, re.MULTILINE)
+    assert signs == [(status.name.lower(), status.sign, status.label) for status in Status]
+    counted = re.search(r"COUNTED = \{(.*)\};", text)
+    assert counted
+    assert dict(re.findall(r'(\w+): "([^"]+)"', counted[1])) == {
+        status.name.lower(): status.counted
+        for status in Status
+        if status.counted != status.name.lower()
+    }
