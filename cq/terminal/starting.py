@@ -3,9 +3,13 @@ Starting a task from a terminal: a name and its arguments, as text.
 
 Enters: what a person typed. Leaves: the task function and the values it is called with, or
 CQError with one sentence. Only registered names can be typed, and only JSON can be given.
+What nobody shall see in a list of processes or in a shell's history comes from a file or
+from standard input, and no sentence repeats it.
 """
 
 import json
+import sys
+from pathlib import Path
 from typing import Any
 
 from cq.definition import registry
@@ -28,15 +32,36 @@ def function_named(name: str) -> TaskFunctionLike:
 
 
 def arguments_of(texts: list[str]) -> tuple[list[Any], dict[str, Any]]:
-    """Read arguments, each a JSON value; an object that comes last holds those with a name."""
+    """
+    Read arguments, each a JSON value; an object that comes last holds those with a name.
+
+    A text `@PATH` stands for the JSON of a file, and `-` for that of standard input.
+    """
     values = []
     for text in texts:
+        place, source = _source(text)
         try:
-            values.append(json.loads(text))
+            values.append(json.loads(source))
         except (ValueError, RecursionError) as error:
             raise CQError(
-                f"{one_line(text, 80)!r} is not JSON. Expected a value such as 1, [1, 2] or "
+                f"{place} is not JSON. Expected a value such as 1, [1, 2] or "
                 '{"page": 1}. Put a text into double quotes, inside those of the shell.'
             ) from error
     kwargs = values.pop() if values and isinstance(values[-1], dict) else {}
     return values, kwargs
+
+
+def _source(text: str) -> tuple[str, str]:
+    """Where an argument comes from, in words, and its JSON."""
+    if text == "-":
+        return "Standard input", sys.stdin.read()
+    if not text.startswith("@"):
+        return repr(one_line(text, 80)), text
+    try:
+        return f"The file {one_line(text[1:])!r}", Path(text[1:]).read_text(encoding="utf-8")
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
+        raise CQError(
+            f"The file {one_line(text[1:])!r} cannot be read: {reason}. Expected a file that "
+            "holds one JSON value. Correct the path behind the @."
+        ) from error

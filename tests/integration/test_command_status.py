@@ -6,6 +6,7 @@ import io
 import json
 import signal
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
@@ -164,6 +165,24 @@ def test_run_takes_the_end_of_a_name() -> None:
     drain()
     assert Task.objects.get().func_name == echo.name
     assert Task.objects.get().args == ["text", [1, {}], None]
+
+
+def test_run_reads_what_nobody_shall_see_from_a_file_or_its_input(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """B52."""
+    file = tmp_path / "arguments.json"
+    file.write_text('["secret", 1]')
+    monkeypatch.setattr("sys.stdin", io.StringIO('{"named": "secret"}'))
+    run("cq_run", "tasks.echo", f"@{file}", "-")
+    task = Task.objects.get()
+    assert (task.args, task.kwargs) == ([["secret", 1]], {"named": "secret"})
+    file.write_text('{"password": "secret"')
+    for given, sentence in ((f"@{file}", "is not JSON"), (f"@{tmp_path}/no", "cannot be read")):
+        with pytest.raises(CommandError, match=sentence) as refused:
+            run("cq_run", "tasks.echo", given)
+        assert "secret" not in str(refused.value)
+    assert Task.objects.count() == 1
 
 
 @pytest.mark.parametrize(

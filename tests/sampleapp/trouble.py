@@ -325,3 +325,16 @@ def flood(cqt: Any, path: str, count: int) -> int:
         cqt.log(f"line {number} \x1b[2J\x00")
     Path(f"{path}-done").touch()
     return count
+
+
+@task
+def return_much(cqt: Any, count: int) -> str:
+    """Atomic, with an effect; its result may be larger than anybody stores."""
+    leave_effect(cqt, "rolled back")
+    return "x" * count
+
+
+@task
+async def say(cqt: Any, text: str) -> None:
+    cqt.log(text)
+    cqt.progress(1, 2, text)
