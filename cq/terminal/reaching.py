@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from threading import Event
+from typing import Any
 from uuid import UUID
 
 from django.db import Error, InterfaceError, InternalError, OperationalError, connections
@@ -45,18 +46,13 @@ def obstacle_of(problem: Error) -> Obstacle | None:
     """
     What a command says about an error of the database instead of a traceback.
 
-    None for an error that is no fault of the database's state, but one of the code, and
-    inside a transaction of the caller, whose session must stay as it is.
+    None for an error that is no fault of the database's state, but one of the code.
     """
-    if connections[database()].in_atomic_block:
-        return None
-    connections[database()].close()
-    try:
-        missing = missing_migrations()
-    except Error as outage:
-        return Obstacle(f"{_named()} does not answer: {_told(outage)}", ExitCode.UNREACHABLE)
-    if missing:
-        return _lacking(missing)
+    connection: Any = connections[database()]
+    if connection.vendor == "sqlite" and connection.is_in_memory_db():
+        return None  # no other session sees what is in it
+    if found := reach(0, lambda problem: None):
+        return found
     if isinstance(problem, _OUTAGES):
         return Obstacle(f"{_named()} gave an error: {_told(problem)}", ExitCode.UNREACHABLE)
     return None
@@ -90,7 +86,8 @@ def _reach(patience: float, tell: Callable[[str], object]) -> Obstacle | None:
         except Error as problem:
             connections[database()].close()
             if time.monotonic() + pause > deadline:
-                text = f"{_named()} {failed_to} within {patience:g} s: {_told(problem)}"
+                within = f" within {patience:g} s" if patience else ""
+                text = f"{_named()} {failed_to}{within}: {_told(problem)}"
                 return Obstacle(text, ExitCode.UNREACHABLE)
             tell(one_line(str(problem)))
         Event().wait(pause)
@@ -111,4 +108,5 @@ def _named() -> str:
 
 
 def _told(problem: Error) -> str:
-    return f"{one_line(str(problem)).rstrip('.')}. Start it or mend it, or correct DATABASES."
+    text = one_line(str(problem)).rstrip(".")
+    return f"{text}{'' if text.endswith('?') else '.'} Start it or mend it, or correct DATABASES."
