@@ -55,8 +55,17 @@ def page_of(task: Task) -> str:
 
     Without CQ["SITE_URL"] it is the path alone: a command cannot know the host.
     """
+    return _address("cq:task", task.id)
+
+
+def overview() -> str:
+    """Return the address of the overview, or "" where the project serves none."""
+    return _address("cq:overview")
+
+
+def _address(name: str, *args: object) -> str:
     try:
-        path = reverse("cq:task", args=[task.id])
+        path = reverse(name, args=args)
     except NoReverseMatch:
         return ""
     return urljoin(conf.current().site_url or "", path)

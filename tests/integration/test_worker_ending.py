@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
 import os
+import platform
+import re
 import signal
 import socket
 import time
@@ -177,6 +180,40 @@ def test_a_burst_does_all_that_is_due_and_what_comes_of_it(worker_process: Worke
     tree.refresh_from_db()
     assert (flaky_one.attempts, flaky_one.retries, flaky_one.result) == (4, 3, 4)
     assert (tree.status, plain[0].pk is not None) == (Status.SUCCESS, True)
+
+
+def test_it_says_what_it_is_and_each_task_if_asked(worker_process: WorkerFactory) -> None:
+    done, retried = noop.delay(), flaky.delay(2)
+    worker = worker_process("--burst", "-v", "2", ready=False)
+    assert_ends(worker, 0, 20)
+    said = worker.output()
+    assert re.match(rf"cq \S+ worker on {re.escape(platform.node())}, pid {worker.pid}\n", said)
+    for title in ("database", "layer", "queues", "slots", "tasks", "scheduler"):
+        assert re.search(rf"^  {title} +\S", said, re.MULTILINE)
+    assert re.search(r"^  pages +/cq/$", said, re.MULTILINE)
+    assert re.search(rf"cq\.worker: {noop.name} {done.id}: Success, \d\.\d{{3}} s$", said, re.M)
+    lines = re.findall(rf"{flaky.name} {retried.id}: (.+), \d\.\d{{3}} s$", said, re.MULTILINE)
+    assert [line.partition(" in ")[0] for line in lines] == ["is tried again", "Success"]
+
+
+@pytest.mark.usefixtures("database")
+@pytest.mark.parametrize("moment", ["reach", "asyncio.run"])
+def test_ctrl_c_at_the_start_is_an_end_in_order(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], moment: str
+) -> None:
+    def interrupt(*arguments: Any) -> None:
+        if inspect.iscoroutine(arguments[0]):
+            arguments[0].close()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(f"cq.management.commands.cq_runworker.{moment}", interrupt)
+    # Both would change this process for good.
+    for name in ("collect_seldom", "_configure_logging"):
+        monkeypatch.setattr(f"cq.management.commands.cq_runworker.{name}", lambda *_: None)
+    with pytest.raises(SystemExit) as ended:
+        Command().run_from_argv(["manage.py", "cq_runworker"])
+    assert ended.value.code == 0
+    assert "KeyboardInterrupt" not in capsys.readouterr().err
 
 
 def test_a_burst_ends_by_a_signal_too(worker_process: WorkerFactory, wait_until: WaitUntil) -> None:

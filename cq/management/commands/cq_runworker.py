@@ -8,6 +8,7 @@ the CQ setting. Exit codes are those of `cq.worker.exit_codes`.
 import asyncio
 import logging
 import os
+import platform
 import sys
 from argparse import ArgumentParser, ArgumentTypeError, BooleanOptionalAction
 from collections.abc import Callable
@@ -22,7 +23,9 @@ from cq.definition import registry
 from cq.definition.options import check_queue
 from cq.errors import CQError, InvalidOption
 from cq.models.queries import database
+from cq.terminal.finding import overview
 from cq.terminal.reaching import reach
+from cq.terminal.task_lines import TaskLines
 from cq.worker import health
 from cq.worker.child import is_child, own_command, watch_supervisor
 from cq.worker.collector import collect_seldom
@@ -93,14 +96,23 @@ class Command(BaseCommand):
             scheduler=options["scheduler"],
             health=options["health"],
         )
-        self._reach_database(options["max_wait"])
-        collect_seldom()
         try:
-            code = asyncio.run(_run(worker_options, self._say))
+            self._reach_database(options["max_wait"])
+            collect_seldom()
+            lines = TaskLines()
+            if options["verbosity"] > 1:
+                lines.connect()
+            code = self._work(worker_options)
+        except KeyboardInterrupt:  # before the worker listens to signals: it holds nothing yet
+            code = ExitCode.CLEAN
+        sys.exit(code)
+
+    def _work(self, options: WorkerOptions) -> int:
+        try:
+            return asyncio.run(_run(options, self._say))
         except* InvalidOption as problems:
             self.stderr.write(str(problems.exceptions[0]))
-            code = ExitCode.USAGE
-        sys.exit(code)
+        return ExitCode.USAGE
 
     def _check_system(self) -> None:
         try:
@@ -114,10 +126,7 @@ class Command(BaseCommand):
         self.stdout.flush()
 
     def _reach_database(self, patience: float) -> None:
-        try:
-            obstacle = reach(patience, partial(logger.warning, "Waiting for the database: %s"))
-        except KeyboardInterrupt:
-            sys.exit(ExitCode.CLEAN)
+        obstacle = reach(patience, partial(logger.warning, "Waiting for the database: %s"))
         if obstacle is not None:
             self.stderr.write(obstacle.text)
             sys.exit(obstacle.code)
@@ -161,7 +170,7 @@ def _banner(options: WorkerOptions, runner: Runner) -> str:
     layer = repr(settings.channel_layer) if settings.channel_layer else "none (rows are polled)"
     return "\n".join(
         [
-            f"cq {__version__} worker, pid {os.getpid()}",
+            f"cq {__version__} worker on {platform.node()}, pid {os.getpid()}",
             f"  database  {connection.vendor}, at most {runner.sessions} sessions",
             f"  layer     {layer}",
             f"  queues    {queues}",
@@ -169,6 +178,7 @@ def _banner(options: WorkerOptions, runner: Runner) -> str:
             f"{options.processes} processes",
             f"  tasks     {len(registry.names())} registered",
             f"  scheduler {'on' if options.scheduler and not options.burst else 'off'}",
+            f"  pages     {overview() or 'none (the project does not include cq.urls)'}",
         ]
     )
 
