@@ -23,7 +23,6 @@ from cq.models.queries import (
     open_family,
     read_relatives,
     revoked_links,
-    rows_by_id,
 )
 from cq.models.sql import Dialect, dialect
 from cq.models.task import Task
@@ -112,9 +111,11 @@ def _run_again(id: UUID) -> None:
 
 def _run_failed_again(id: UUID) -> None:
     with engine_transaction() as db:
-        found = rows_by_id([id]).get(id)
-        members = lock_tree(db, found.root_uuid) if found else {}
-        _refuse_retry_of_failed(db, id, members.get(id))
+        # The root first, against the order of all others: below one that has ended nobody locks
+        # anything, and a living tree is neither held up nor waited for in a circle.
+        root = lock_relatives(db, [id]).get(id)
+        _refuse_retry_of_failed(db, id, root)
+        members = lock_tree(db, id)
         again, waiting = _failed_below(members, id)
         if not again:
             raise IllegalTransition(

@@ -8,6 +8,7 @@ with one that counts levels from the own row they do not, so that the test is kn
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from threading import Barrier, BrokenBarrierError, get_ident
@@ -17,10 +18,12 @@ import pytest
 from django.db import OperationalError
 
 from cq.definition.outcome import Succeeded
+from cq.errors import IllegalTransition
 from cq.models import Task
 from cq.workflow import completion, settle
 from cq.workflow.completion import Completion
-from tests.conformance.connections import together
+from cq.workflow.retry import retry
+from tests.conformance.connections import elsewhere, lock, together
 from tests.conformance.driving import Hand, S, W, by_name, on_postgres, status
 from tests.sampleapp.tasks import echo, noop
 
@@ -139,3 +142,11 @@ def test_batches_over_shared_parents_pass_in_any_number(
     assert not failures(together([write_once(batch) for batch in batches]))
     assert {status(root) for root in roots} == {S}
     assert not Task.objects.filter(status=W).exists()
+
+
+def test_a_retry_in_vain_waits_for_nobody_in_a_living_tree(hand: Hand) -> None:
+    root, leaf, _ = tree(hand)
+    began = time.monotonic()
+    with elsewhere(lock(leaf)), pytest.raises(IllegalTransition, match="cannot be retried"):
+        retry(root, failed_only=True)
+    assert time.monotonic() - began < 10

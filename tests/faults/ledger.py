@@ -76,6 +76,10 @@ ARROWS = {
     for arrow in TRANSITIONS
     for source in arrow.sources or {None}
     for target in arrow.targets or {None}
+} | {
+    # What T19 and T17 do beside: ancestors wait once more, links are held once more.
+    (Status.INCOMPLETE, Status.WAITING),
+    (Status.REVOKED, Status.PENDING),
 }
 
 

@@ -187,6 +187,13 @@ async def lingering_parent_async(cqt, path: str):
     _note(path, cqt)
 
 
+@task(**PATIENT)
+async def bush(cqt, branches: int):
+    """A tree of four times as many tasks and one, each with a transaction of its own."""
+    for _ in range(branches):
+        cqt.subtask(atomic_parent)
+
+
 @dataclass(frozen=True, slots=True)
 class Expected:
     """How tasks of one function end, and how many effects each leaves; None: one or more."""
