@@ -1,8 +1,9 @@
 """
 One outage of a layer: how long to wait, and what to say about it.
 
-Failures in a row make the waits longer, up to two seconds with jitter; the first of them
-is logged, and so is the end. A layer that flaps gets at most one line in ten seconds.
+Failures in a row make the waits longer, up to two seconds with jitter; the first of each kind
+is logged, and so is the end: a lost connection often hides what is said at the next try, such
+as that a password is wanted. A layer that flaps gets one line for each kind in ten seconds.
 """
 
 import logging
@@ -35,6 +36,7 @@ class Outage:
         self._since = 0.0
         self._spoke: float | None = None
         self._spoken = False
+        self._kinds: set[type[BaseException]] = set()
 
     @property
     def ongoing(self) -> bool:
@@ -47,7 +49,8 @@ class Outage:
         self.total += 1
         now = self._clock()
         if self.failures == 1:
-            self._since = now
+            self._since, self._spoken = now, False
+        if self.failures == 1 or type(error) not in self._kinds:
             self._speak(now, error)
         longest = min(LONGEST_WAIT, FIRST_WAIT * 2.0 ** min(self.failures - 1, 10))
         return longest * (0.5 + self._random() / 2)
@@ -63,10 +66,13 @@ class Outage:
         self._spoken = False
 
     def _speak(self, now: float, error: BaseException) -> None:
-        self._spoken = self._spoke is None or now - self._spoke >= QUIET
-        if not self._spoken:
+        if self._spoke is None or now - self._spoke >= QUIET:
+            self._spoke = now
+            self._kinds.clear()
+        elif type(error) in self._kinds:
             return
-        self._spoke = now
+        self._kinds.add(type(error))
+        self._spoken = True
         logger.warning(
             "%s failed with %s: %s. Nothing is lost: workers find tasks by polling. "
             "It is tried again at least every %g s; look at the layer's server.",

@@ -205,7 +205,8 @@ def test_f14_to_f21_whatever_happens_to_redis_costs_time_only(
     def storm(name: str, blow: Callable[[], object]) -> None:
         bit, tasks, took = 0, [], []
         end = time.monotonic() + 1.5
-        while time.monotonic() < end:
+        # Whoever rests after the storm before is not hit until it tries again.
+        while (now := time.monotonic()) < end or (not bit and now < end + 5):
             bit += bool(blow())
             began = time.perf_counter()
             tasks.append(noop.delay())

@@ -69,6 +69,23 @@ def test_a_layer_that_flaps_does_not_flood_the_log(
     assert outage.total == 101
 
 
+def test_another_kind_of_failure_is_said_as_well(
+    clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """F20: behind a connection that was closed stands the reason."""
+    caplog.set_level(logging.INFO, "cq.transport")
+    outage = Outage("It", clock=clock)
+    for _ in range(20):
+        outage.failed(ConnectionError("closed by server"))
+        outage.failed(PermissionError("a password is wanted"))
+        clock.now += 2
+    outage.over()
+    first, second, last = caplog.messages
+    assert "closed by server" in first
+    assert "a password is wanted" in second
+    assert last == "It works again after 40.0 s."
+
+
 def test_success_starts_the_waits_anew() -> None:
     outage = Outage("It", rand=lambda: 1.0)
     for _ in range(5):
