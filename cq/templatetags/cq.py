@@ -30,6 +30,7 @@ SHOWN = {"bar": "progress", "log": "log", "tree": "tree", "result": "result", "e
 WORDS = (
     *(status.label for status in Status),
     *("Retry", "Revoke", "Progress", "Error", "Result", "Subtasks", "Log", "reconnecting…"),
+    "Load the page again.",
 )
 """What the element says; a project's catalogue may translate it."""
 

@@ -7,7 +7,7 @@ a thousand stalled ones cost nothing but their cursors.
 """
 
 import json
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Awaitable, Callable
 from typing import Any
 from uuid import UUID
@@ -140,7 +140,20 @@ class Subscription:
         lines = _portion(lines, self._chars_per_frame)
         self._cursor = lines[-1]["seq"] or self._cursor
         mine = [line for line in lines if self._is_mine(line)]
+        self._forget_unrecorded(mine)
         return self._log(mine) if mine else None
+
+    def _forget_unrecorded(self, recorded: list[Line]) -> None:
+        """Shown after its own record, such a line would stay for good: nothing follows it."""
+        if not self._unrecorded:
+            return
+        known = Counter(map(_what_it_says, recorded))
+        waiting, self._unrecorded = self._unrecorded, deque(maxlen=KEPT_UNRECORDED)
+        for line in waiting:
+            if known[_what_it_says(line)] > 0:
+                known[_what_it_says(line)] -= 1
+            else:
+                self._unrecorded.append(line)
 
     def _log(self, lines: list[Line]) -> Frame:
         return {"type": "log", "id": str(self.id), "seq": self._cursor, "lines": lines}
@@ -183,6 +196,10 @@ class Subscription:
         while node is not None and node["id"] != str(self.id):
             node = feed.node(node.get("parent"))
         return node is not None
+
+
+def _what_it_says(line: Line) -> tuple[str, int, str]:
+    return line["task"], line["attempt"], line["message"]
 
 
 def _portion(lines: list[Line], chars: int) -> list[Line]:

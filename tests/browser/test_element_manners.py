@@ -157,8 +157,13 @@ def test_a_hidden_tab_watches_nothing_and_misses_nothing(
 def test_a_token_that_ends_is_renewed_for_its_user_and_for_nobody_else(
     site: Site, worker_process: WorkerFactory, page: Page
 ) -> None:
-    page.goto(site.start(TASKS + "log_lines", 3, ttl="-1", show="bar log"))
+    page.goto(site.start(TASKS + "log_lines", 3, ttl="-1", show="bar log", actions="revoke"))
     wait_until(lambda: heard(page, "expired"), timeout=10)
+    expect(page.get_by_text("Load the page again.")).to_be_visible()
+    expect(page.get_by_role("button")).to_have_count(0)
+    assert page.locator("cq-task .fill").evaluate("one => getComputedStyle(one).animationName") == (
+        "none"
+    )
     assert heard(page, "error")[0]["code"] == "expired"
     log_in(page, site, Person("ann"))
     page.reload()

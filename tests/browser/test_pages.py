@@ -13,6 +13,7 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
+from django.contrib.sessions.models import Session
 from django.utils import timezone
 from playwright.sync_api import Browser, BrowserContext, Page, Request, expect
 
@@ -240,6 +241,15 @@ def test_a_paused_page_and_a_hidden_one_ask_nothing(site: Site, boss: Page) -> N
     assert len(asked) == before
     boss.evaluate("window.away = false; document.dispatchEvent(new Event('visibilitychange'))")
     wait_until(lambda: (boss.wait_for_timeout(50), len(asked) > before)[1], timeout=10)
+
+
+def test_who_is_logged_out_is_told_so_and_led_to_the_login(site: Site, boss: Page) -> None:
+    boss.goto(f"{site.url}/cq/")
+    Session.objects.all().delete()
+    pill = boss.locator("button[data-cq-pill]")
+    expect(pill).to_have_text("logged out", timeout=10_000)
+    pill.click()
+    boss.wait_for_url("**/login/**")
 
 
 def test_the_keyboard_leads_everywhere(site: Site, boss: Page) -> None:

@@ -11,6 +11,7 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from django.contrib.sessions.models import Session
 from django.utils import timezone
 from playwright.sync_api import Browser, Page, expect
 
@@ -216,6 +217,26 @@ def test_what_a_reader_unfolds_stays_while_the_reason_is_asked_for_again(
     expect(page.locator(".tp-why")).to_contain_text("It is due in", timeout=10_000)
     expect(opened).not_to_have_attribute("open", "")
     expect(page.get_by_role("link", name="Revoke")).to_be_focused()
+
+
+def test_who_is_logged_out_is_told_so_and_nothing_is_asked_any_more(
+    site: Site, page: Page, tree: Tree
+) -> None:
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(request.url))
+    # Between the end of the session and its being noticed a 404 would be a word in the console.
+    page.route("**/part", lambda route: route.fulfill(body=""))
+    page.goto(f"{site.url}/cq/t/{tree.id}/")
+    pill = page.locator("button[data-cq-pill]")
+    expect(pill).to_have_attribute("data-cq-pill", "live", timeout=10_000)
+    Session.objects.all().delete()
+    page.evaluate("sockets.at(-1).close()")
+    expect(pill).to_have_text("load again", timeout=10_000)
+    before = len(asked)
+    page.wait_for_timeout(4500)
+    assert len(asked) == before
+    pill.click()
+    page.wait_for_url("**/login/**")
 
 
 def test_what_is_to_be_done_is_asked_first(

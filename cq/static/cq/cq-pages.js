@@ -11,6 +11,7 @@ const LIVE = "X-CQ-Live";
 const SOON_MS = 2000;
 const SLOWEST_MS = 10000;
 const PAUSED = "cq:paused";
+const LOGGED_OUT = "logged out";
 
 // --- words ---------------------------------------------------------------------------------
 
@@ -204,6 +205,9 @@ function show(state, word) {
   shown.textContent = word;
   pill.setAttribute("aria-pressed", String(isPaused));
   pill.title = isPaused ? "Paused. Click, or press p, to go on." : "Click, or press p, to pause.";
+  if (word === LOGGED_OUT) {
+    pill.title = "Click to log in again.";
+  }
 }
 
 async function ask() {
@@ -225,7 +229,7 @@ async function ask() {
       show("live", "live");
     } else {
       pause = SLOWEST_MS;
-      show("offline", response.redirected ? "logged out" : "offline");
+      show("offline", response.redirected ? LOGGED_OUT : "offline");
     }
   } catch (error) {
     if (error.name !== "AbortError") {
@@ -331,7 +335,13 @@ document.querySelectorAll("[data-cq-theme]").forEach(startTheme);
 tellAll();
 if (isLive && pill) {
   pill.hidden = false;
-  pill.addEventListener("click", () => setPaused(!isPaused));
+  pill.addEventListener("click", () => {
+    if (pill.textContent.trim() === LOGGED_OUT) {
+      location.reload();
+    } else {
+      setPaused(!isPaused);
+    }
+  });
   show(isPaused ? "paused" : "live", isPaused ? "paused" : "live");
   document.addEventListener("visibilitychange", () => (document.hidden ? asking?.abort() : ask()));
   timer = setTimeout(ask, pause);

@@ -787,13 +787,24 @@ class CQTask extends HTMLElement {
     else if (kind === "reset") this.#clear();
     else if (kind === "transport") {
       this.#parts.offline.textContent = detail.transport === "offline" ? this.#say("reconnecting…") : "";
-    } else if (kind === "error" && !detail.retryable) this.#parts.message.textContent = detail.message;
+    } else if (kind === "error" && !detail.retryable) {
+      if (detail.code === "failed") this.#parts.message.textContent = detail.message;
+      else this.#stop();
+    }
     if (kind === "end") this.#show(detail);
     for (const [name, told] of eventsOf(this.#feed, kind, detail)) {
       this.dispatchEvent(new CustomEvent(`cq:${name}`, { detail: told, bubbles: true, composed: true }));
       if (name === "end") this.#finish(told, detail.state);
     }
     if (kind === "changed" || kind === "end") this.#draw();
+  }
+
+  /** Say that nothing more will come, and offer nothing. */
+  #stop() {
+    const parts = this.#parts;
+    parts.frame.classList.remove("is-unknown");
+    parts.offline.textContent = this.#say("Load the page again.");
+    for (const button of parts.buttons) button.hidden = true;
   }
 
   /** Whether this end was not told yet. */
@@ -826,7 +837,7 @@ class CQTask extends HTMLElement {
     const [verb, ...rest] = (this.getAttribute("on-success") ?? "").split(":");
     if (!verb || end.status !== "success" || !this.#live) return;
     if (verb === "remove") return this.remove();
-    // Once for each end: a page out of a cache would load itself for ever.
+    // Once an end: a page out of a cache would load itself for ever.
     const key = `cq:${state.id} ${state.finished}`;
     if (recall(key)) return;
     remember(key, verb);
@@ -985,7 +996,7 @@ class CQTask extends HTMLElement {
       visit(node.id, depth + 1);
     };
     const visit = (parent, depth) => {
-      // What follows a predecessor stands behind the others, in the order of the chain.
+      // What follows a predecessor stands behind the others.
       const siblings = (below.get(parent) ?? []).sort((a, b) => !!a.previous - !!b.previous);
       for (const { node, nodes: many, name } of folded(siblings)) {
         if (node) {
@@ -1003,7 +1014,7 @@ class CQTask extends HTMLElement {
     const all = counts ? counts.reduce((sum, { count }) => sum + count, 0) : nodes.size - 1;
     left = Math.max(left, all - nodes.size + 1);
     if (left > 0) ordered.push(make("li", "more", `… and ${left} more`));
-    // A row in its place is not touched: it may have the focus.
+    // A row in its place may have the focus.
     const { tree } = this.#parts;
     ordered.forEach((row, at) => tree.children[at] === row || tree.insertBefore(row, tree.children[at]));
     while (tree.childElementCount > ordered.length) tree.lastElementChild.remove();

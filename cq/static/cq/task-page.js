@@ -204,6 +204,7 @@ const say = document.querySelector("[data-cq-say]");
 const pill = document.querySelector("button[data-cq-pill]");
 const TRANSPORTS = { ws: ["live", "live"], poll: ["live", "polling"], offline: ["offline", "offline"] };
 let isPaused = false;
+let isOver = false;
 
 function drawPill(state, word) {
   if (!pill) return;
@@ -214,6 +215,7 @@ function drawPill(state, word) {
 }
 
 pill?.addEventListener("click", () => {
+  if (isOver) return location.reload();
   isPaused = !isPaused;
   if (isPaused) watched.close();
   else follow();
@@ -222,11 +224,14 @@ pill?.addEventListener("click", () => {
 
 async function follow() {
   watched = start();
+  isOver = false;
+  let refused = null;
   let status = page.querySelector("[data-status]").dataset.status;
   for await (const { type, detail } of watched) {
     if (type === "transport") drawPill(...TRANSPORTS[detail.transport]);
     if (type === "log") log?.add(detail.lines);
     if (type === "reset") log?.reload();
+    if (type === "error") refused = detail;
     const current = watched.state?.status;
     if (current && current !== status) {
       status = current;
@@ -238,6 +243,8 @@ async function follow() {
     draw();
   }
   if (isPaused) return;
+  isOver = true;
+  if (refused && !OVER.has(watched.state?.status)) return drawPill("offline", "load again");
   draw();
   refresh();
   drawPill("over", "");
@@ -245,7 +252,7 @@ async function follow() {
 
 setInterval(() => {
   const node = watched?.state;
-  if (document.hidden || isPaused || !node) return;
+  if (document.hidden || isPaused || isOver || !node) return;
   if (node.status === "running" || node.status === "waiting") {
     drawElapsed(node);
     if (gantt && !page.querySelector("#timeline").hidden) timeline.draw();
@@ -255,7 +262,7 @@ setInterval(() => {
 // The reason for waiting changes without the task: other tasks end, workers come.
 setInterval(() => {
   const status = watched?.state?.status;
-  if (!document.hidden && !isPaused && ["pending", "queued", "retry", "waiting"].includes(status)) refresh();
+  if (!document.hidden && !isPaused && !isOver && ["pending", "queued", "retry", "waiting"].includes(status)) refresh();
 }, REASON_MS);
 
 localise(page);
