@@ -143,8 +143,8 @@ def page(
     The newest tasks that are wanted, below the id `before`.
 
     `deep` are statuses known to have more rows than CAP; they are read by the primary key,
-    since their index is in the order of urgency. One query, and a second one if the page
-    is not full.
+    since their index is in the order of urgency. One query, which looks for the edge of the
+    window only if the page is not full.
     """
     branches = _branches(db, wanted, deep)
     params = _params(db, wanted) | {
@@ -155,19 +155,14 @@ def page(
     }
     below = "AND t.id < %(before)s" if before else ""
     source = _union(branches, _SOURCE, below, "%(window)s")
-    rows = look(db, _page_sql(db, source, _conditions(wanted), with_payload), params)
-    tasks = [_listed(db, row, with_payload) for row in rows]
+    edges = _union(branches, "t.id", below, "1 OFFSET %(edge)s")
+    rows = look(db, _page_sql(db, source, edges, _conditions(wanted), with_payload), params)
+    tasks = [_listed(db, row, with_payload) for row in rows if row[0] is not None]
     if len(tasks) > size:
         return Page(tasks[:size], tasks[size - 1].id)
-    edge = look(
-        db,
-        f"""SELECT e.id FROM ({_union(branches, "t.id", below, "1 OFFSET %(edge)s")}) AS e
-        ORDER BY e.id DESC LIMIT 1""",
-        params,
-    )
-    if not edge:
+    last = db.uuid(rows[0][-1])
+    if last is None:
         return Page(tasks)
-    last: UUID = db.uuid(edge[0][0])  # type: ignore[assignment]
     return Page([task for task in tasks if task.id >= last], last, was_cut=True)
 
 
@@ -249,7 +244,8 @@ def _like(text: str, head: str, tail: str) -> str:
     return f"{head}{plain}{tail}"
 
 
-def _page_sql(db: Dialect, source: str, conditions: str, with_payload: bool) -> str:
+def _page_sql(db: Dialect, source: str, edges: str, conditions: str, with_payload: bool) -> str:
+    """The page, a row of NULLs if it is empty; the last column is the edge of the window."""
     conditions = conditions.replace("{statuses}", db.texts("statuses"))
     payload = ", NULL, NULL"
     if with_payload:
@@ -260,14 +256,17 @@ def _page_sql(db: Dialect, source: str, conditions: str, with_payload: bool) -> 
             for column in ("args", "kwargs")
         )
     return f"""
+        WITH k AS (SELECT s.id FROM ({source}) AS s WHERE {conditions}
+            ORDER BY s.id DESC LIMIT %(size)s)
         SELECT t.id, t.func_name, t.status, t.queue, t.run_at, t.submitted, t.started, t.finished,
             t.attempts, t.owner, t.parent_id, t.root_id, t.children_open,
             (SELECT COUNT(*) FROM (SELECT 1 FROM cq_task AS c WHERE c.parent_id = t.id
                 LIMIT {MAX_SUBTASKS_COUNTED}) AS n),
-            SUBSTR(t.error, 1, 300), w.hostname, w.pid, p.done, p.total, p.message{payload}
-        FROM (SELECT s.id FROM ({source}) AS s WHERE {conditions}
-            ORDER BY s.id DESC LIMIT %(size)s) AS k
-        JOIN cq_task AS t ON t.id = k.id
+            SUBSTR(t.error, 1, 300), w.hostname, w.pid, p.done, p.total, p.message{payload}, o.edge
+        FROM (SELECT CASE WHEN (SELECT COUNT(*) FROM k) < %(size)s THEN
+            (SELECT e.id FROM ({edges}) AS e ORDER BY e.id DESC LIMIT 1) END AS edge) AS o
+        LEFT JOIN k ON true
+        LEFT JOIN cq_task AS t ON t.id = k.id
         LEFT JOIN cq_worker AS w ON w.id = t.worker_id
         LEFT JOIN cq_progress AS p ON p.task = t.id
         ORDER BY t.id DESC"""
