@@ -30,12 +30,13 @@ Counts = dict[str, int]
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """One run of pytest: its name, its folders, its database, and whether that prepares."""
+    """One run of pytest: its name, its folders, its database, whether that prepares, and where."""
 
     name: str
     arguments: tuple[str, ...]
     database: str = "postgres"
     is_prepared: bool = False
+    is_bare: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,8 +63,23 @@ SQLITE = Part("conformance on SQLite", ("tests/conformance",), "sqlite")
 WORKERS = Part("worker processes", tuple(_named("integration", "worker", "supervis")))
 INTEGRATION = Part("integration", tuple(_named("integration", others=WORKERS.arguments)))
 ON_SQLITE = Part("faults on SQLite", ("tests/faults/test_sqlite.py",), "sqlite")
+SWEEP = Part("sweep", ("tests/faults/test_sweep.py",))
 FAULTS = Part("faults", tuple(_named("faults", others=ON_SQLITE.arguments)))
+MATRIX = Part(
+    "matrix, monkey and hundreds",
+    tuple(_named("faults", others=(*ON_SQLITE.arguments, *SWEEP.arguments))),
+)
 POISON = Part("poison", tuple(_named("integration", "worker_limits")))
+# Neither fork nor the signals of POSIX: what is not about them has to pass without.
+BARE = Part(
+    "without POSIX",
+    (
+        *("tests/conformance", "tests/unit/definition", "tests/unit/execution"),
+        *("tests/unit/transport", "-k", "not forked", "-m", "not exhaustive and not slow"),
+    ),
+    "sqlite",
+    is_bare=True,
+)
 SOAK = Part("soak", ("tests/faults/test_monkey.py",))
 BROWSER = Part("browser", ("tests/browser",))
 
@@ -77,7 +93,8 @@ PLANS = {
     "all": Plan((BROWSER, *MOST, FAULTS, ON_SQLITE)),
     # What `make test` leaves out to take minutes, and the gate runs all the same.
     "slow": Plan((BROWSER, CONFORMANCE), ("-m", "slow and not exhaustive"), lanes=2),
-    "faults": Plan((FAULTS, ON_SQLITE, POISON)),
+    # Side by side: the sweep waits for leases most of the time.
+    "faults": Plan((SWEEP, MATRIX, ON_SQLITE, POISON, BARE), lanes=2),
     "soak": Plan((SOAK,), ("-s", "-k", "as_long_as_you_like")),
 }
 
@@ -129,7 +146,8 @@ def _environment(part: Part) -> dict[str, str]:
     # Workers prepare their statements, so what must hold of the engine is shown that way;
     # the other parts cover the sessions that do not.
     prepared = {"CQ_TEST_PREPARED": "1"} if part.is_prepared else {}
-    return {"CQ_TEST_DB": part.database, **prepared}
+    bare = {"PYTHONPATH": str(ROOT / "tests" / "bare")} if part.is_bare else {}
+    return {"CQ_TEST_DB": part.database, **prepared, **bare}
 
 
 def _counts(report: Path) -> Counts:

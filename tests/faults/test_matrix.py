@@ -348,7 +348,7 @@ def test_f30_a_database_that_takes_no_writes_for_a_while(
     with read_only():
         wait_until(lambda: "read-only transaction" in worker.output(), timeout=20)
         late = worker_process("--no-scheduler", cq=SETTINGS, ready=False)
-        wait_until(lambda: "The row of this worker waits" in late.output(), timeout=20)
+        wait_until(lambda: "Waiting for the database" in late.output(), timeout=20)
         began = time.monotonic()
         # Longer than a lease: nobody can beat, and nobody is declared dead.
         wait_until(lambda: time.monotonic() - began > 3)
