@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,7 +13,7 @@ import pytest
 from cq.definition.status import TERMINAL, Status
 from cq.models import LogLine, Progress, Task, Worker
 from cq.testing import wait_for
-from tests.sampleapp import trouble
+from tests.sampleapp import kinds, trouble
 from tests.sampleapp.models import Effect
 from tests.sampleapp.tasks import begin_and_end_async, where, write_effect_then_sleep
 from tests.workers import WorkerFactory, WorkerProcess
@@ -137,3 +138,52 @@ def test_a_zombie_changes_nothing_and_goes_on_under_a_new_row(
     assert rows_of_cq() == known
     effects = Effect.objects.filter(kind="reported").values_list("task", flat=True)
     assert sorted(effects) == sorted(task.id for task in tasks[:2])
+
+
+SHORT = {"TASK_MODULES": [kinds.MODULE, trouble.MODULE], "LEASE": 1.0, "HEARTBEAT": 0.2}
+
+
+@pytest.mark.exhaustive
+def test_a_worker_whose_loop_stays_blocked_lets_go_of_its_tasks(
+    worker_process: WorkerFactory, wait_until: WaitUntil, tmp_path: Path
+) -> None:
+    settings, end = SHORT | {"LOOP_STALL": 0.3, "LOOP_STALL_MAX": 1.0}, tmp_path / "end"
+    stuck = worker_process("--no-scheduler", cq=settings)
+    neighbours = [kinds.lingering.delay(str(end)) for _ in range(3)]
+    wait_until(lambda: len(held_by(stuck)) == 3)
+    blocker = trouble.block_the_loop.delay(8.0)
+    wait_until(lambda: len(held_by(stuck)) == 4)
+    observer = worker_process("--no-scheduler", cq=settings)
+    wait_until(lambda: "is dead" in observer.output(), timeout=20)
+    assert "declared dead" not in stuck.output()  # its loop cannot even hear of it
+    end.touch()
+    for task in neighbours:
+        wait_for(task, Status.SUCCESS, timeout=20)
+        assert (task.attempts, task.crashes) == (2, 1)
+    wait_until(lambda: "This worker goes on as" in stuck.output(), timeout=20)
+    assert "block_the_loop" in stuck.output()
+    wait_for(blocker, Status.SUCCESS, timeout=30)
+    assert (blocker.attempts, blocker.crashes) == (2, 1)
+    assert observer.stop() == stuck.stop() == 0
+
+
+@pytest.mark.exhaustive
+def test_a_draining_worker_beats_until_its_last_task_has_ended(
+    worker_process: WorkerFactory, wait_until: WaitUntil, tmp_path: Path
+) -> None:
+    end = tmp_path / "end"
+    leaving = worker_process("--no-scheduler", "--grace", "30", cq=SHORT)
+    tasks = [body.delay(str(end)) for body in (kinds.lingering, kinds.lingering_atomic)]
+    wait_until(lambda: len(held_by(leaving)) == 2)
+    observer = worker_process("--no-scheduler", cq=SHORT)
+    leaving.send(signal.SIGTERM)
+    wait_until(lambda: Worker.objects.filter(pid=leaving.pid, state="draining").exists())
+    began = time.monotonic()
+    wait_until(lambda: time.monotonic() - began > 3)
+    assert len(held_by(leaving)) == 2
+    end.touch()
+    assert leaving.process.wait(10) == 0
+    for task in tasks:
+        wait_for(task, Status.SUCCESS, timeout=5)
+        assert (task.attempts, task.crashes, task.releases) == (1, 0, 0)
+    assert "is dead" not in observer.output()
