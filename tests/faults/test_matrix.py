@@ -237,8 +237,8 @@ def test_f14_to_f21_whatever_happens_to_redis_costs_time_only(
     assert worker.stop() == 0
     assert "ERROR cq." not in worker.output()
     # What is said names the cause.
-    assert "Authentication required" in worker.output()
-    assert "no permissions" in worker.output()
+    assert "failed with AuthenticationError" in worker.output()
+    assert "failed with NoPermissionError" in worker.output()
     client.close()
     link.close()
 
