@@ -58,13 +58,14 @@ def rescue_tasks() -> int:
 
 
 def _put_back() -> int:
+    settings = conf.current()
+    find = _orphans(spent=False)
+
     def work() -> int:
         with engine_transaction() as db:
-            crashes, releases = conf.current().max_crashes, conf.current().max_releases
-            ids = workers.orphans(
-                db, BATCH, max_crashes=crashes, max_releases=releases, spent=False
+            moved = put_back(
+                db, find(db), backoff=_BACKOFF_SECONDS, max_releases=settings.max_releases
             )
-            moved = put_back(db, ids, backoff=_BACKOFF_SECONDS, max_releases=releases)
             if moved:
                 reached("mid_put_back", moved)
             aftermath = Aftermath(moved=list(moved))
@@ -73,22 +74,26 @@ def _put_back() -> int:
             aftermath.tell_after_commit()
             return len(moved)
 
-    count = repeated(work)
+    count = repeated(work) if repeated(partial(_find, find)) else 0
     if count:
         reached("after_put_back")
     return count
 
 
 def _lose() -> int:
+    reason = "The worker died while it ran the task."
+    return _end(_orphans(spent=True), [Status.RUNNING], Status.LOST, reason)
+
+
+def _orphans(*, spent: bool) -> "_Find":
     settings = conf.current()
-    find = partial(
+    return partial(
         workers.orphans,
         limit=BATCH,
         max_crashes=settings.max_crashes,
         max_releases=settings.max_releases,
-        spent=True,
+        spent=spent,
     )
-    return _end(find, [Status.RUNNING], Status.LOST, "The worker died while it ran the task.")
 
 
 def end_overdue() -> int:
@@ -130,8 +135,9 @@ def _end(find: _Find, sources: Iterable[Status], target: Status, error: str) -> 
 
 
 def _find(find: _Find) -> list[UUID]:
-    with engine_transaction() as db:
-        return find(db)
+    # One statement and no transaction, since it nearly always finds nothing: whoever goes on
+    # from here looks again under locks.
+    return find(dialect())
 
 
 def _end_part(
