@@ -66,7 +66,7 @@ def overview() -> str:
 def _address(name: str, *args: object) -> str:
     try:
         path = reverse(name, args=args)
-    except NoReverseMatch:
+    except (NoReverseMatch, AttributeError):  # the latter of settings without a ROOT_URLCONF
         return ""
     return urljoin(conf.current().site_url or "", path)
 

@@ -1,0 +1,3 @@
+"""The addresses of a project that serves nothing."""
+
+urlpatterns: list[object] = []
