@@ -41,11 +41,12 @@ class Part:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What to run, and how much of it at once."""
+    """What to run, how much of it at once, and what comes afterwards by itself."""
 
     parts: tuple[Part, ...]
     options: tuple[str, ...] = ()
     lanes: int = 1
+    alone: tuple[Part, ...] = ()
 
 
 def _named(folder: str, *words: str, others: tuple[str, ...] = ()) -> Iterable[str]:
@@ -63,11 +64,15 @@ SQLITE = Part("conformance on SQLite", ("tests/conformance",), "sqlite")
 WORKERS = Part("worker processes", tuple(_named("integration", "worker", "supervis")))
 INTEGRATION = Part("integration", tuple(_named("integration", others=WORKERS.arguments)))
 ON_SQLITE = Part("faults on SQLite", ("tests/faults/test_sqlite.py",), "sqlite")
-SWEEP = Part("sweep", ("tests/faults/test_sweep.py",))
 FAULTS = Part("faults", tuple(_named("faults", others=ON_SQLITE.arguments)))
+SWEEP = Part("sweep", tuple(_named("faults", "sweep")))
+MONKEY = Part("monkey and deaths", tuple(_named("faults", "monkey", "death")))
+HUNDREDS = Part("hundreds", tuple(_named("faults", "hundreds")))
+CROWDS = Part("crowds", tuple(_named("faults", "crowd")))
+APART = (ON_SQLITE, SWEEP, MONKEY, HUNDREDS, CROWDS)
 MATRIX = Part(
-    "matrix, monkey and hundreds",
-    tuple(_named("faults", others=(*ON_SQLITE.arguments, *SWEEP.arguments))),
+    "matrix",
+    tuple(_named("faults", others=tuple(file for part in APART for file in part.arguments))),
 )
 POISON = Part("poison", tuple(_named("integration", "worker_limits")))
 # Neither fork nor the signals of POSIX: what is not about them has to pass without.
@@ -93,8 +98,10 @@ PLANS = {
     "all": Plan((BROWSER, *MOST, FAULTS, ON_SQLITE)),
     # What `make test` leaves out to take minutes, and the gate runs all the same.
     "slow": Plan((BROWSER, CONFORMANCE), ("-m", "slow and not exhaustive"), lanes=2),
-    # Side by side: the sweep waits for leases most of the time.
-    "faults": Plan((SWEEP, MATRIX, ON_SQLITE, POISON, BARE), lanes=2),
+    # Most of it waits for leases; what measures rates comes by itself.
+    "faults": Plan(
+        (SWEEP, MATRIX, MONKEY, HUNDREDS, ON_SQLITE, POISON, BARE), lanes=3, alone=(CROWDS,)
+    ),
     "soak": Plan((SOAK,), ("-s", "-k", "as_long_as_you_like")),
 }
 
@@ -107,6 +114,7 @@ def main(name: str, extra: list[str]) -> int:
 
     with ThreadPoolExecutor(plan.lanes) as pool:
         ends = list(pool.map(run_part, plan.parts))
+    ends += map(run_part, plan.alone)
     totals = {name: sum(counts[name] for _, counts in ends) for name in COUNTED}
     failed = totals["failures"] + totals["errors"]
     passed = totals["tests"] - failed - totals["skipped"]

@@ -13,7 +13,7 @@ import signal
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, TypeVar
@@ -33,14 +33,9 @@ from tests.waiting import wait_until
 from tests.workers import WorkerFactory, WorkerProcess
 
 T = TypeVar("T")
-SETTINGS = {
-    "TASK_MODULES": [kinds.MODULE],
-    "LEASE": 2.0,
-    "HEARTBEAT": 0.3,
-    "POLL": 0.5,
-    "MAX_CRASHES": 100,
-    "MAX_RELEASES": 1000,
-}
+SETTINGS = {"TASK_MODULES": [kinds.MODULE], "MAX_CRASHES": 100, "MAX_RELEASES": 1000}
+SHORT = {"LEASE": 2.0, "HEARTBEAT": 0.3, "POLL": 0.5}
+DEFAULT = {"LEASE": 30.0, "HEARTBEAT": 5.0, "POLL": 2.0}
 GRACE = 2
 PATIENCE = 30.0
 _never = threading.Event()
@@ -71,7 +66,10 @@ class Cluster:
         redis_server: Server,
         directory: Path,
         rate: float,
+        times: Mapping[str, float] = SHORT,
     ) -> None:
+        self._cq = SETTINGS | times
+        self.silence = 2 * times["LEASE"] + PATIENCE
         self._start, self._directory, self._rate = start, directory, rate
         self.postgres, self.redis = postgres, redis_server
         self.links = (Link.to(database_url), Link.to(database_url))
@@ -95,7 +93,7 @@ class Cluster:
         """Start a worker behind one of the links to PostgreSQL."""
         options = ("--grace", str(GRACE), "-c", "20")
         env = self._behind(self.links[link])
-        return self._start(*options, cq=SETTINGS, env=env, ready=False)
+        return self._start(*options, cq=self._cq, env=env, ready=False)
 
     def produce(self) -> WorkerProcess:
         """Start a producer with a book of its own."""
@@ -103,7 +101,7 @@ class Cluster:
         self._books.append(book)
         options = ("--rate", str(self._rate), "--seed", str(len(self._books)))
         env = self._behind(self.links[0])
-        return self._start.manage("produce", str(book), *options, cq=SETTINGS, env=env)
+        return self._start.manage("produce", str(book), *options, cq=self._cq, env=env)
 
     def is_up(self, worker: WorkerProcess) -> bool:
         """Whether a worker has a row that is alive."""
@@ -227,7 +225,7 @@ class Monkey:
         _, worker = self._some_worker()
         worker.send(signal.SIGSTOP)
         try:
-            wait_until(lambda: not self.cluster.is_up(worker), PATIENCE)
+            wait_until(lambda: not self.cluster.is_up(worker), self.cluster.silence)
         finally:
             worker.send(signal.SIGCONT)
 
@@ -352,7 +350,7 @@ class Monkey:
         before = link.bites["held"]
         link.stall()
         try:
-            wait_until(lambda: not self.cluster.is_up(worker), PATIENCE)
+            wait_until(lambda: not self.cluster.is_up(worker), self.cluster.silence)
         finally:
             link.heal()
         assert link.bites["held"] > before
