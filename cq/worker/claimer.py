@@ -177,7 +177,9 @@ class Claimer:
         for task in claimed:
             self._start(task)
         short = self._note_hunger(claimed, wants)
-        are_woken = self._dry.note(short, now - began, len(claimed), now)
+        are_woken = self._dry.note(
+            short, now - began, len(claimed), now, is_crowded=bool(self._hungry)
+        )
         if len(short) == len(wants):
             return are_woken
         self._pass_on(claimed[-1])

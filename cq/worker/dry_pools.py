@@ -2,9 +2,10 @@
 Dry pools: those for which a long look found nothing more.
 
 The due rows of all pools stand in one index, so a pool without tasks of its own learns it by
-reading those of the others: 40 ms with 80,000 rows before it, at every claim. Such a look is
-not repeated for that pool before twenty times its length has passed. Meanwhile the bells say
-which rows may be new, and those are tried by their ids, which costs a probe each.
+reading those of the others: 40 ms with 80,000 rows before it, at every claim. While another
+pool has more than it can take, such a look is not repeated before twenty times its length has
+passed. Meanwhile the bells say which rows may be new, and those are tried by their ids, which
+costs a probe each.
 """
 
 from collections.abc import Collection, Sequence
@@ -50,19 +51,23 @@ class DryPools:
             self._rung.clear()
         return ids
 
-    def note(self, short: Sequence[Want], seconds: float, brought: int, now: float) -> bool:
+    def note(
+        self, short: Sequence[Want], seconds: float, brought: int, now: float, *, is_crowded: bool
+    ) -> bool:
         """
         After a look: the pools it came back short for, how long it took, what it brought.
 
-        Says whether pools that rested are awake again, and want a look themselves.
+        `is_crowded` tells whether another pool has left some of its rows; without them a long
+        look was slow for another reason. Says whether pools that rested are awake again, and
+        want a look themselves.
         """
-        if seconds > LONG_SECONDS + _PER_ROW_SECONDS * brought:
+        if is_crowded and seconds > LONG_SECONDS + _PER_ROW_SECONDS * brought:
             rest = min(_SHARE * seconds, _LONGEST_REST)
             self._until |= {want.names: now + rest for want in short}
             return False
         woken = bool(short and self._until)
         if woken:
-            # It has read past the due rows of all pools in no time: nobody need rest.
+            # It has read all due rows, and they are few again: nobody need rest.
             self._until.clear()
             self._rung.clear()
         return woken

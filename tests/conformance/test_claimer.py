@@ -90,9 +90,9 @@ def test_a_bell_starts_a_task_of_a_pool_that_rests(
         looked, came = asyncio.Event(), asyncio.Event()
         note = DryPools.note
 
-        def slow(self: DryPools, short: Any, seconds: float, *rest: Any) -> bool:
+        def slow(self: DryPools, short: Any, seconds: float, *rest: Any, **_: Any) -> bool:
             looked.set()
-            return note(self, short, 1000.0, *rest)
+            return note(self, short, 1000.0, *rest, is_crowded=True)
 
         monkeypatch.setattr(DryPools, "note", slow)
         claims = claimer(hand, lane, lambda task: (taken.append(task), came.set()), BEHIND)

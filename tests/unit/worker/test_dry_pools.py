@@ -14,13 +14,13 @@ BOTH = [ASYNC, THREAD]
 def resting(until: float = 101.0) -> DryPools:
     """Pools of which the threads' rests since 100."""
     dry = DryPools()
-    assert not dry.note([THREAD], (until - 100.0) / 20, 0, 100.0)
+    assert not dry.note([THREAD], (until - 100.0) / 20, 0, 100.0, is_crowded=True)
     return dry
 
 
 def test_a_quick_look_makes_nobody_rest() -> None:
     dry = DryPools()
-    assert not dry.note([THREAD], 0.002, 100, 100.0)
+    assert not dry.note([THREAD], 0.002, 100, 100.0, is_crowded=True)
     assert not dry
     assert dry.split(BOTH, 100.0) == (BOTH, [])
 
@@ -35,25 +35,31 @@ def test_a_long_look_makes_those_rest_for_whom_it_found_too_little() -> None:
 
 def test_a_rest_has_an_end_however_long_the_look_was() -> None:
     dry = DryPools()
-    dry.note([THREAD], 10.0, 0, 100.0)
+    dry.note([THREAD], 10.0, 0, 100.0, is_crowded=True)
     assert dry.split(BOTH, 104.1) == (BOTH, [])
+
+
+def test_a_slow_look_at_few_rows_makes_nobody_rest() -> None:
+    dry = DryPools()
+    assert not dry.note(BOTH, 5.0, 0, 100.0, is_crowded=False)
+    assert not dry
 
 
 def test_rows_that_were_brought_excuse_some_time() -> None:
     dry = DryPools()
-    dry.note([THREAD], 0.05, 400, 100.0)
+    dry.note([THREAD], 0.05, 400, 100.0, is_crowded=True)
     assert not dry
 
 
 def test_a_quick_look_past_all_rows_wakes_those_that_rest() -> None:
     dry = resting()
-    assert dry.note([ASYNC], 0.002, 7, 100.1)
+    assert dry.note([ASYNC], 0.002, 7, 100.1, is_crowded=True)
     assert dry.split(BOTH, 100.1) == (BOTH, [])
 
 
 def test_a_full_claim_says_nothing_about_those_that_rest() -> None:
     dry = resting()
-    assert not dry.note([], 0.002, 100, 100.1)
+    assert not dry.note([], 0.002, 100, 100.1, is_crowded=True)
     assert dry.split(BOTH, 100.1) == ([ASYNC], [THREAD])
 
 
