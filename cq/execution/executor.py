@@ -35,6 +35,22 @@ from cq.workflow.transaction import is_commit_in_doubt, open_session
 logger = logging.getLogger("cq.worker")
 
 
+LONG_TRANSACTION = 60.0
+"""Seconds after which an atomic body is named in the log."""
+
+
+def _warn_of_transaction(attempt: Attempt) -> None:
+    claimed = attempt.claimed
+    logger.warning(
+        "%s (task %s) is atomic and has run for %g s. While its transaction is open the database "
+        "keeps every dead row, which slows down all claims. Write @task(atomic=False) for long "
+        "work, or split it into subtasks.",
+        claimed.func_name,
+        claimed.id,
+        LONG_TRANSACTION,
+    )
+
+
 class LineSource(Protocol):
     """Whoever records the lines of running attempts."""
 
@@ -84,10 +100,7 @@ class Executor:
         token = attempt.claimed.token
         attempt.task = asyncio.current_task()
         self.running[token] = attempt
-        timer: asyncio.TimerHandle | None = None
-        if attempt.limit is not None and attempt.kind != "process":
-            stop = partial(self._stopper.stop, attempt, StopReason.EXPIRED)
-            timer = asyncio.get_running_loop().call_later(attempt.limit, stop)
+        timers = self._timers(attempt)
         try:
             if attempt.kind != "process":
                 tell_started(attempt.claimed)  # the child tells of its own
@@ -99,11 +112,20 @@ class Executor:
         except (Exception, asyncio.CancelledError) as problem:  # noqa: BLE001 - not the body's fault
             outcome = self._not_run(attempt, problem)
         finally:
-            if timer is not None:
+            for timer in timers:
                 timer.cancel()
             self.running.pop(token, None)
             self._stopper.end(attempt)
         return None if attempt.is_abandoned else outcome
+
+    def _timers(self, attempt: Attempt) -> list[asyncio.TimerHandle]:
+        loop, timers = asyncio.get_running_loop(), []
+        if attempt.limit is not None and attempt.kind != "process":
+            stop = partial(self._stopper.stop, attempt, StopReason.EXPIRED)
+            timers.append(loop.call_later(attempt.limit, stop))
+        if attempt.function.options.atomic:
+            timers.append(loop.call_later(LONG_TRANSACTION, _warn_of_transaction, attempt))
+        return timers
 
     def _not_run(self, attempt: Attempt, problem: BaseException) -> Outcome | None:
         """What to write when the machinery around the body failed, or was stopped."""

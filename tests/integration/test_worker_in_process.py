@@ -6,6 +6,7 @@ import asyncio
 import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,6 +17,7 @@ from django.utils.translation import gettext
 
 from cq.aio import in_db
 from cq.definition.status import Status
+from cq.execution import executor
 from cq.models import Task, Worker
 from cq.signals import task_finished, task_retried, task_started
 from cq.worker import claimer
@@ -23,7 +25,7 @@ from cq.worker.options import WorkerOptions
 from cq.worker.runner import Runner
 from cq.worker.service import outlive
 from tests.conftest import Layers
-from tests.sampleapp import tasks, trouble
+from tests.sampleapp import kinds, tasks, trouble
 
 AwaitUntil = Callable[..., Any]
 
@@ -264,3 +266,23 @@ async def test_a_worker_goes_on_when_its_row_is_declared_dead(await_until: Await
         await slow.arevoke()
         rows = await in_db(lambda: list(Worker.objects.values_list("alive", flat=True)))
         assert sorted(rows) == [False, True]
+
+
+async def test_an_atomic_body_that_lasts_is_named_while_it_runs(
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    await_until: AwaitUntil,
+    tmp_path: Path,
+) -> None:
+    monkeypatch.setattr(executor, "LONG_TRANSACTION", 0.2)
+    go = tmp_path / "go"
+    async with running(), asyncio.timeout(20):
+        short = await tasks.noop_atomic.adelay()
+        await short
+        async_one = await kinds.lingering.adelay(str(go))
+        atomic = await kinds.lingering_atomic.adelay(str(go))
+        await await_until(lambda: f"(task {atomic.id}) is atomic" in caplog.text)
+        go.touch()
+        await atomic
+        await async_one
+    assert caplog.text.count("is atomic and has run for 0.2 s") == 1
