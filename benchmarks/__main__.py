@@ -48,6 +48,7 @@ GROWTH = (
         for size in (1_000, 10_000, 100_000, 1_000_000)
     ],
     *[Cell("grow-history", size, contenders=("cq",)) for size in (10_000, 100_000, 1_000_000)],
+    *[Cell("grow-transaction", size, contenders=("cq",)) for size in (1_000, 20_000, 100_000)],
     *[Cell("grow-processes", size, least=size, contenders=("cq",)) for size in (1, 2, 3, 4)],
     *[Cell("grow-children", size, contenders=("cq",)) for size in (100, 1_000, 10_000)],
     *[Cell("grow-watchers", size, least=size, contenders=("cq",)) for size in (0, 10, 100)],

@@ -13,7 +13,7 @@ from contextlib import ExitStack, closing
 from datetime import timedelta
 from typing import Any
 
-from django.db import connection
+from django.db import DEFAULT_DB_ALIAS, connection, connections
 from django.utils import timezone
 
 from benchmarks import meter, tasks
@@ -54,6 +54,23 @@ def history(probe: Probe, size: int) -> Figures:
         tasks.noop.delay_many([((), {})] * BULK)
     found = _claims(HISTORY_TASKS)
     return {**found, **_rate(probe, HISTORY_TASKS - _claimed(HISTORY_TASKS))}
+
+
+def transaction(probe: Probe, size: int) -> Figures:
+    """So many tasks are worked off while somebody's transaction that has written stays open."""
+    for _ in range(0, size, BULK):
+        tasks.noop.delay_many([((), {})] * min(BULK, size))
+    with closing(connections.create_connection(DEFAULT_DB_ALIAS)) as other:
+        other.set_autocommit(False)
+        with other.cursor() as cursor:
+            # What a write does: the dead versions of all rows stay as long as this number is
+            # in use, also in the indexes.
+            cursor.execute("SELECT pg_current_xact_id()::text")
+        found = _rate(probe, size)
+        tasks.noop.delay_many([((), {})] * BULK)
+        found |= _claims(BULK)
+        other.rollback()
+    return found
 
 
 def processes(probe: Probe, size: int) -> Figures:
@@ -142,6 +159,7 @@ def _rate(probe: Probe, waiting: int, count: int = 2) -> Figures:
 WORKLOADS = {
     "grow-backlog": backlog,
     "grow-history": history,
+    "grow-transaction": transaction,
     "grow-processes": processes,
     "grow-children": children,
     "grow-watchers": watchers,

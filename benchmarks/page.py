@@ -27,6 +27,11 @@ PLOTTED = {
 GROWING = {
     "grow-backlog": ("rows waiting", "tasks/s", "Tasks per second against rows waiting"),
     "grow-history": ("rows finished", "tasks/s", "Tasks per second against finished rows"),
+    "grow-transaction": (
+        "tasks ended meanwhile",
+        "claim of 100 p50 ms",
+        "Milliseconds a claim beside an open transaction that has written",
+    ),
     "grow-processes": ("worker processes", "tasks/s", "Tasks per second against processes"),
     "grow-children": ("children", "ms a child", "Milliseconds a child against children"),
     "grow-watchers": ("watching pages", "tasks/s", "Tasks per second of a watched tree"),
