@@ -56,19 +56,20 @@ def private_directory(space: int = 0) -> Iterator[Path]:
     """
     A temporary directory that an unprivileged server can reach, deleted at the end.
 
-    With a `space` it is a file system of its own, of so many MiB, that this process and its
-    children alone can see.
+    With a `space` its folder for PostgreSQL is a file system of its own, of so many MiB, that this
+    process and its children alone can see.
     """
     candidates = [Path(tempfile.gettempdir()), Path("/tmp"), Path("/var/tmp")]
     base = next((path for path in candidates if _is_open_to_all(path)), candidates[0])
     directory = Path(tempfile.mkdtemp(prefix="cq-server-", dir=base))
     try:
         if space:
-            _mount(directory, space)
+            (directory / "postgres").mkdir()
+            _mount(directory / "postgres", space)
         yield directory
     finally:
         if space:
-            subprocess.run(["umount", "--lazy", directory], capture_output=True)
+            subprocess.run(["umount", "--lazy", directory / "postgres"], capture_output=True)
         shutil.rmtree(directory, ignore_errors=True)
 
 
@@ -169,7 +170,8 @@ def plan_postgres(directory: Path, *, durable: bool) -> Plan:
     directory.chmod(0o755)
     binaries = postgres_binaries(directory, user)
     home, password = directory / "postgres", secrets.token_hex(16)
-    home.mkdir(mode=0o700)
+    home.mkdir(exist_ok=True)
+    home.chmod(0o700)
     secret = home / "password"
     secret.write_text(password)
     for path in (home, secret) if user else ():
@@ -341,7 +343,7 @@ class Guard:
 
     @property
     def _filler(self) -> Path:
-        return self.log.with_name("filler")
+        return self.log.with_name("postgres") / "filler"
 
     def fill(self) -> None:
         """Leave not a byte free where the server keeps its data."""
