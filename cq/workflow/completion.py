@@ -50,6 +50,8 @@ from cq.workflow.transaction import (
 logger = logging.getLogger("cq.workflow")
 
 LOCK_TIMEOUT_MS = 1000
+INSERTS = 1000
+"""Children in one statement: a tree of ten thousand must not be one of half a second."""
 
 
 @dataclass(slots=True)
@@ -313,7 +315,12 @@ def _insert(db: Dialect, plans: Sequence[NewTask], aftermath: Aftermath) -> set[
         ready = [plan for plan in left if plan.previous not in later]
         wanted = [plan for plan in ready if plan.previous not in merged]
         # Keys in one order for everybody, so that two batches cannot wait for each other.
-        rows = insert(db, sorted(wanted, key=lambda plan: plan.unique_key or ""))
+        wanted.sort(key=lambda plan: plan.unique_key or "")
+        rows = [
+            row
+            for first in range(0, len(wanted), INSERTS)
+            for row in insert(db, wanted[first : first + INSERTS])
+        ]
         made = {row.id for row in rows}
         for plan in ready:
             if plan.id not in made:
