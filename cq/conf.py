@@ -129,7 +129,8 @@ _REMOVED = {
 _POSITIVE = {
     *("slots", "lanes", "lease", "heartbeat", "poll", "log_flush", "loop_stall", "loop_stall_max"),
     *("timeout", "max_args_bytes", "max_result_bytes", "max_line_bytes", "max_error_bytes"),
-    *("max_depth", "max_crashes"),
+    # A worker without children could never run a suspect again; without leaks it would not start.
+    *("max_depth", "max_crashes", "processes", "max_leaks"),
 }
 _current: Settings | None = None
 

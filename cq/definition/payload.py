@@ -315,6 +315,11 @@ _ADVICE: tuple[tuple[tuple[type, ...], str], ...] = (
 
 def _advice(kind: type) -> tuple[str, str]:
     """Return what came and what to pass instead, without touching the value itself."""
+    instead = getattr(kind, "instead_of_json", None)
+    return (kind.__name__, instead) if isinstance(instead, str) else _advice_by_marks(kind)
+
+
+def _advice_by_marks(kind: type) -> tuple[str, str]:
     name = kind.__name__
     if hasattr(kind, "_meta") and hasattr(kind, "pk"):
         return f"{name} instance", "pass NAME.pk"

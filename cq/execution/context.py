@@ -42,6 +42,8 @@ _ROWS = ("task", "parent", "root", "previous")
 class Draft:
     """A subtask or link that becomes a row when the body has ended well."""
 
+    instead_of_json = "return it alone to pass its result on, or pass str(NAME.id)"
+
     def __init__(self, context: "Context", plan: NewTask) -> None:
         self._context = context
         self._plan = plan

@@ -116,6 +116,10 @@ def test_a_claim_of_20_stays_flat(size: int) -> None:
     assert both_costs() < bound, "future rows of top priority"
     fill(size * 3 // 10, "nobody.knows", priority=50)
     assert park_unroutable() == size * 3 // 10
+    # What was parked has left dead entries at the head of the index, which a claim passes one by
+    # one until autovacuum, which the fixture keeps off, removes them. No statistics are gathered.
+    with connection.cursor() as cursor:
+        cursor.execute("VACUUM cq_task")
     assert both_costs() < bound, "rows of a name that nobody registers"
     assert 3000 < seconds_to_next(["default"]) <= 3600
 

@@ -58,6 +58,8 @@ def test_the_view_is_frozen() -> None:
         ({"TIMEOUT": 0}, "which is not above 0"),
         ({"SERIAL": "yes"}, "which is not True or False"),
         ({"QUEUES": "default"}, "which is not a list of strings or None"),
+        ({"PROCESSES": 0}, "which is not above 0"),
+        ({"MAX_LEAKS": 0}, "which is not above 0"),
         ({"QUEUES": []}, r"CQ\['QUEUES'\] is \[\], which names no queue\. Leave 'QUEUES' out"),
         ({"QUEUES": ["a", "b c"]}, r"has 'b c', which is no queue name\. Use 1 to 80 of the"),
         ({"SITE_URL": "shop.example"}, "which is not an address with http:// or https://"),

@@ -10,6 +10,7 @@ from uuid import UUID, uuid4
 import pytest
 from django.test import override_settings
 
+from cq.definition.payload import check_json
 from cq.definition.status import Status
 from cq.errors import (
     InvalidArguments,
@@ -165,6 +166,14 @@ def test_a_subtask_is_a_plan(make_task: Callable[..., Any]) -> None:
     assert (plan.id, plan.parent, plan.status) == (draft.id, context.id, Status.QUEUED)
     assert isinstance(draft.id, UUID)
     assert draft.func_name in repr(draft)
+
+
+def test_a_plan_among_other_values_is_refused_with_the_way_out(
+    make_task: Callable[..., Any],
+) -> None:
+    draft = make_context().subtask(make_task(child), 5)
+    with pytest.raises(InvalidArguments, match=r"result\[1\]: Draft; return it alone to pass its"):
+        check_json([1, draft], "result")
 
 
 def test_a_link_behind_a_subtask_shares_its_parent(make_task: Callable[..., Any]) -> None:
