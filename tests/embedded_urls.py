@@ -8,14 +8,16 @@ from django.http import HttpRequest, JsonResponse
 from django.urls import path
 
 from cq.models import LogLine, Task
+from cq.web.tokens import watch_token
 from tests.sampleapp.models import Note
 from tests.sampleapp.trouble import log_slowly
 
 
 def enqueue(request: HttpRequest) -> JsonResponse:
-    """Enqueue so many tasks that log, each for so long."""
-    tasks, lines, seconds = json.loads(request.GET["call"])
-    return JsonResponse({"ids": [str(log_slowly.delay(lines, seconds).id) for _ in range(tasks)]})
+    """Enqueue so many tasks that log, each for so long; anybody may watch them."""
+    count, lines, seconds = json.loads(request.GET["call"])
+    tasks = [log_slowly.delay(lines, seconds) for _ in range(count)]
+    return JsonResponse({str(task.id): watch_token(task, ["log"]) for task in tasks})
 
 
 def write(request: HttpRequest) -> JsonResponse:

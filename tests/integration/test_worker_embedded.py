@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import signal
@@ -14,10 +15,13 @@ import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
+from websockets.asyncio.client import connect
+from websockets.typing import Subprotocol
 
 from tests.sampleapp import trouble
 from tests.workers import MANAGE, ROOT
@@ -108,7 +112,7 @@ def test_bodies_that_log_overlap_and_hold_up_nobody(site: Site, wait_until: Wait
         answered.append(time.monotonic() - began)
         return answer
 
-    assert len(get("/enqueue?call=[9,25,0.1]")["ids"]) == 9
+    assert len(get("/enqueue?call=[9,25,0.1]")) == 9
     # Every body has recorded lines while all of them run, and views go on writing.
     wait_until(lambda: get("/write") and get("/read")["logging"] == 9)
     assert {task["status"] for task in get("/read")["tasks"]} == {"R"}
@@ -129,3 +133,41 @@ def test_bodies_that_log_overlap_and_hold_up_nobody(site: Site, wait_until: Wait
     assert "locked" not in site.output()
     assert "Traceback" not in site.output()
     site.process.send_signal(signal.SIGINT)
+
+
+async def watch(site: Site, id: str, token: str) -> list[tuple[float, int | None]]:
+    """Watch a task to its end; the age of each line as it came first, and its number."""
+    address = f"127.0.0.1:{site.port}"
+    seen: dict[str, tuple[float, int | None]] = {}
+    async with (
+        asyncio.timeout(40),
+        connect(
+            f"ws://{address}/cq/ws",
+            subprotocols=[Subprotocol("cq.v1")],
+            additional_headers={"Origin": f"http://{address}"},
+        ) as wire,
+    ):
+        await wire.send(json.dumps({"type": "sub", "id": id, "token": token}))
+        async for text in wire:
+            frame = json.loads(text)
+            for line in frame.get("lines", ()):
+                age = time.time() - datetime.fromisoformat(line["at"]).timestamp()
+                age, _ = seen.get(line["message"], (age, None))
+                seen[line["message"]] = (age, line["seq"])
+            if frame["type"] == "end":
+                return [seen[message] for message in sorted(seen, key=lambda key: int(key[5:]))]
+    raise AssertionError("The socket was closed before the end.")
+
+
+async def watch_all(site: Site, tokens: dict[str, str]) -> list[list[tuple[float, int | None]]]:
+    return await asyncio.gather(*(watch(site, id, token) for id, token in tokens.items()))
+
+
+@pytest.mark.long
+def test_each_line_is_in_the_browser_within_a_second(site: Site) -> None:
+    """Nine atomic bodies log ten times a second, on one SQLite file, and are watched live."""
+    tokens = site.get("/enqueue?call=[9,40,0.1]")
+    for lines in asyncio.run(watch_all(site, tokens)):
+        assert [number for _, number in lines] == list(range(1, 41))
+        assert max(age for age, _ in lines) < 1
+    assert "locked" not in site.output()
