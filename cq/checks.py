@@ -30,7 +30,7 @@ CATALOGUE = {
     "cq.E007": "A setting has an impossible value.",
     "cq.E008": "LEASE is shorter than three heartbeats.",
     "cq.E009": "The database of the tasks has AUTOCOMMIT off.",
-    "cq.E010": "TASK_MODULES names a module that is not there.",
+    "cq.E011": "TASK_MODULES names a module that is not there.",
     "cq.W001": "An in-memory layer while the workers are processes of their own.",
     "cq.W003": "No WebSocket route of cq is served.",
     "cq.W004": "USE_TZ is off.",
@@ -103,7 +103,7 @@ def check_task_modules(app_configs: Apps = None, **options: Any) -> Messages:
             "registered.",
             hint="Write the dotted path of a module that can be imported, such as "
             "'shop.billing.jobs'.",
-            id="cq.E010",
+            id="cq.E011",
         )
         for name in (settings.task_modules if settings else ())
         if not is_there(name)

@@ -133,6 +133,15 @@ def test_retry_queues_ended_tasks_and_says_what_it_could_not() -> None:
         run("cq_retry", str(success.pk), str(uuid7()))
 
 
+def test_retry_takes_ids_as_one_types_them() -> None:
+    failed = ended(Status.FAILURE)
+    assert f"Queued {failed.pk} again" in run("cq_retry", failed.pk.hex.upper()[:30])
+    out = io.StringIO()
+    with pytest.raises(CommandError, match="1 of 1"):
+        call_command("cq_retry", "nope", stderr=out)
+    assert "'nope' is not the id of a task. Expected up to 32 hexadecimal signs" in out.getvalue()
+
+
 def test_retry_of_what_failed_only() -> None:
     root, single = noop_and_fail.delay(), ended(Status.FAILURE)
     drain()
@@ -143,7 +152,7 @@ def test_retry_of_what_failed_only() -> None:
     assert Task.objects.get(pk=done.pk).status == Status.SUCCESS
     with pytest.raises(CommandError, match="1 of 1"):
         run("cq_retry", "--failed-only", str(single.pk))
-    with pytest.raises(CommandError, match="needs the ids"):
+    with pytest.raises(CommandError, match=r"got no id\. Expected"):
         run("cq_retry", "--failed-only")
 
 

@@ -134,7 +134,7 @@ def test_watch_tokens_that_live_too_long(settings: Any) -> None:
 @pytest.mark.parametrize("module", ["nowhere", "nowhere.jobs", "cq.nowhere", "cq.conf.nowhere", ""])
 def test_a_module_with_tasks_that_is_not_there(settings: Any, module: str) -> None:
     settings.CQ = {"EMBEDDED": False, "TASK_MODULES": ["cq.tasks", module]}
-    message = only(checks.check_task_modules(), "cq.E010")
+    message = only(checks.check_task_modules(), "cq.E011")
     assert message.msg.startswith(f"CQ['TASK_MODULES'] has {module!r}, and there is no such")
 
 

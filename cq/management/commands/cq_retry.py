@@ -8,14 +8,12 @@ everything that is due, retries among it, as in 2019; they would find it by them
 
 from argparse import ArgumentParser
 from typing import Any
-from uuid import UUID
 
 from django.core.management.base import CommandError
 
 from cq.errors import CQError
 from cq.management.base import TaskCommand
-from cq.models import Task
-from cq.models.queries import database
+from cq.terminal.finding import find_task
 from cq.workflow.upkeep import ring_due
 
 
@@ -25,7 +23,9 @@ class Command(TaskCommand):
     help = "Retry the tasks with these ids, or ring the workers for all that are due."
 
     def add_arguments(self, parser: ArgumentParser) -> None:
-        parser.add_argument("ids", nargs="*", type=UUID, metavar="ID", help="tasks to retry")
+        parser.add_argument(
+            "ids", nargs="*", metavar="ID", help="tasks to retry; an id may be cut short"
+        )
         parser.add_argument(
             "--failed-only",
             action="store_true",
@@ -36,22 +36,23 @@ class Command(TaskCommand):
         failed_only = options["failed_only"]
         if not options["ids"]:
             if failed_only:
-                raise CommandError("--failed-only needs the ids of Incomplete tasks; it got none.")
+                raise CommandError(
+                    "--failed-only got no id. Expected those of Incomplete tasks. "
+                    "Write for example cq_retry --failed-only 01a1fbea."
+                )
             self.stdout.write(f"Rang for {ring_due()} due tasks.")
             return
         refused = 0
         for id in options["ids"]:
-            task = Task.objects.using(database()).filter(pk=id).first()
             try:
-                if task is None:
-                    raise CQError(f"There is no task {id}. It may have been pruned.")
+                task = find_task(id)
                 task.retry(failed_only=failed_only)
             except CQError as error:
                 refused += 1
                 self.stderr.write(str(error))
             else:
                 self.stdout.write(
-                    f"Queued {'what failed below ' if failed_only else ''}{id} again."
+                    f"Queued {'what failed below ' if failed_only else ''}{task.id} again."
                 )
         if refused:
             raise CommandError(f"{refused} of {len(options['ids'])} tasks were not retried.")
