@@ -302,8 +302,8 @@ def row_made(task: NewTask, row: Inserted) -> Task:
     vars(made).update(
         id=task.id,
         func_name=task.func_name,
-        args=json.loads(task.args),
-        kwargs=json.loads(task.kwargs),
+        args=json.loads(task.args) if task.args != "[]" else [],
+        kwargs=json.loads(task.kwargs) if task.kwargs != "{}" else {},
         status=task.status.value,
         queue=task.queue,
         priority=task.priority,

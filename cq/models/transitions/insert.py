@@ -79,13 +79,16 @@ def insert(db: Dialect, tasks: Sequence[NewTask]) -> list[Inserted]:
             force_chain, max_retries, timeout, at_most_once, result_ttl, unique_key,
             unique_running, errorbacks, owner, repeating_id, tick, missed, submitted)
         SELECT v.id, v.func_name, {db.json("v.args")}, {db.json("v.kwargs")}, v.status, v.queue,
-            v.priority, {due}, {expires}, v.parent, v.root, v.previous, v.depth,
-            {db.json("v.previous_result")}, v.pass_result, v.force_chain, v.max_retries,
-            v.timeout, v.at_most_once, v.result_ttl, v.unique_key, v.unique_running,
-            {db.json("v.errorbacks")}, v.owner, v.repeating, v.tick, v.missed, {now}
+            COALESCE(v.priority, 0), {due}, {expires}, v.parent, v.root, v.previous,
+            COALESCE(v.depth, 0), {db.json("v.previous_result")},
+            COALESCE(v.pass_result, false), COALESCE(v.force_chain, false), v.max_retries,
+            v.timeout, COALESCE(v.at_most_once, false), v.result_ttl, v.unique_key,
+            COALESCE(v.unique_running, false), {db.json("COALESCE(v.errorbacks, '[]')")}, v.owner,
+            v.repeating, v.tick, COALESCE(v.missed, 0), {now}
         FROM {db.recordset("v", _INSERT)} WHERE true
         {"ON CONFLICT DO NOTHING" if guarded else ""}
-        RETURNING id, queue, submitted, run_at, run_at <= {now}, expires_at
+        RETURNING id, queue, {db.text("submitted")}, {db.text("run_at")}, run_at <= {now},
+            {db.text("expires_at")}
     """
     return [
         Inserted(
@@ -133,6 +136,7 @@ def _insert_plain(db: Dialect, task: NewTask) -> Inserted:
 
 
 def _insert_row(db: Dialect, task: NewTask) -> dict[str, Any]:
+    # What is left out is NULL, for which the statement puts the column's default.
     row: dict[str, Any] = {
         "id": task.id.hex,
         "func_name": task.func_name,
@@ -140,16 +144,27 @@ def _insert_row(db: Dialect, task: NewTask) -> dict[str, Any]:
         "kwargs": task.kwargs,
         "status": task.status.value,
         "queue": task.queue,
-        "priority": task.priority,
-        "depth": task.depth,
-        "pass_result": task.pass_result,
-        "force_chain": task.force_chain,
-        "at_most_once": task.at_most_once,
-        "unique_running": task.unique_running,
-        "errorbacks": json.dumps(task.errorbacks or []),
-        "missed": task.missed,
     }
-    optional = {
+    for name in _AS_THEY_ARE:
+        if value := getattr(task, name):
+            row[name] = value
+    if not all(getattr(task, name) is None for name in _TURNED):
+        row |= _turned(db, task)
+    return row
+
+
+_AS_THEY_ARE = (
+    *("priority", "depth", "pass_result", "force_chain", "at_most_once", "unique_running"),
+    *("missed", "unique_key", "previous_result", "repeating"),
+)
+_TURNED = (
+    *("run_at", "delay", "expires_at", "expires_in", "parent", "root", "previous"),
+    *("max_retries", "timeout", "result_ttl", "errorbacks", "owner", "tick"),
+)
+
+
+def _turned(db: Dialect, task: NewTask) -> dict[str, Any]:
+    values = {
         "run_at": db.fill_moment(task.run_at, task.delay),
         "delay": task.delay,
         "expires_at": db.fill_moment(task.expires_at, task.expires_in),
@@ -157,14 +172,11 @@ def _insert_row(db: Dialect, task: NewTask) -> dict[str, Any]:
         "parent": task.parent and task.parent.hex,
         "root": task.root and task.root.hex,
         "previous": task.previous and task.previous.hex,
-        "previous_result": task.previous_result,
         "max_retries": task.max_retries,
         "timeout": task.timeout,
         "result_ttl": task.result_ttl,
-        "unique_key": task.unique_key,
+        "errorbacks": None if task.errorbacks is None else json.dumps(task.errorbacks),
         "owner": task.owner,
-        "repeating": task.repeating,
         "tick": db.moment(task.tick),
     }
-    row.update((name, value) for name, value in optional.items() if value is not None)
-    return row
+    return {name: value for name, value in values.items() if value is not None}
