@@ -23,7 +23,7 @@ class TaskLines:
     """Remembers when attempts began, and tells of their ends; its signals come from any thread."""
 
     def __init__(self) -> None:
-        self._began: dict[UUID, float] = {}
+        self._began: dict[tuple[UUID, int | None], float] = {}
         self._lock = threading.Lock()
 
     def connect(self) -> None:
@@ -32,21 +32,24 @@ class TaskLines:
         task_retried.connect(self._retry)
         task_finished.connect(self._finish)
 
-    def _start(self, task_id: UUID, **facts: Any) -> None:
+    def _start(self, task_id: UUID, attempt: int, **facts: Any) -> None:
         with self._lock:
             # An attempt whose claim became void ends without a signal.
             while len(self._began) >= _KEPT:
                 del self._began[next(iter(self._began))]
-            self._began[task_id] = time.monotonic()
+            self._began[task_id, attempt] = time.monotonic()
 
-    def _retry(self, task_id: UUID, func_name: str, delay: float, **facts: Any) -> None:
-        self._tell(task_id, func_name, f"is tried again in {delay:.3g} s")
+    def _retry(self, delay: float, **facts: Any) -> None:
+        self._tell(f"is tried again in {delay:.3g} s", **facts)
 
-    def _finish(self, task_id: UUID, func_name: str, status: str, **facts: Any) -> None:
-        self._tell(task_id, func_name, Status(status).label)
+    def _finish(self, status: str, **facts: Any) -> None:
+        self._tell(Status(status).label, **facts)
 
-    def _tell(self, task_id: UUID, func_name: str, what: str) -> None:
+    def _tell(
+        self, what: str, *, task_id: UUID, func_name: str, attempt: int | None, **facts: Any
+    ) -> None:
+        # By its number: the next attempt may begin before the end of this one is told.
         with self._lock:
-            began = self._began.pop(task_id, None)
+            began = self._began.pop((task_id, attempt), None)
         took = "" if began is None else f", {time.monotonic() - began:.3f} s"
         logger.info("%s %s: %s%s", func_name, task_id, what, took)

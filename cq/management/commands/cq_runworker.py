@@ -16,7 +16,7 @@ from functools import partial
 from typing import Any
 
 from django.core.management.base import BaseCommand, SystemCheckError
-from django.db import connections
+from django.db import Error, connections
 
 from cq import __version__, conf
 from cq.definition import registry
@@ -83,8 +83,8 @@ class Command(BaseCommand):
 
     def handle(self, *args: Any, **options: Any) -> None:
         """Run, and exit with the code that says why it ended."""
-        self._check_system()
         _configure_logging(options["verbosity"])
+        self._check_system(options["max_wait"])
         if options["processes"] > 1 and not is_child():
             grace = options["grace"] if options["grace"] is not None else conf.current().grace
             sys.exit(
@@ -114,9 +114,13 @@ class Command(BaseCommand):
             self.stderr.write(str(problems.exceptions[0]))
         return ExitCode.USAGE
 
-    def _check_system(self) -> None:
+    def _check_system(self, patience: float) -> None:
         try:
-            self.check()
+            try:
+                self.check()
+            except Error:  # from Django 6.1 on its checks ask a SQLite database what it can
+                self._reach_database(patience)
+                self.check()
         except SystemCheckError as problem:
             self.stderr.write(str(problem))
             sys.exit(ExitCode.USAGE)
