@@ -63,7 +63,15 @@ CONFORMANCE = Part("conformance on PostgreSQL", ("tests/conformance",), is_prepa
 SQLITE = Part("conformance on SQLite", ("tests/conformance",), "sqlite")
 WORKERS = Part("worker processes", tuple(_named("integration", "worker", "supervis")))
 INTEGRATION = Part("integration", tuple(_named("integration", others=WORKERS.arguments)))
-ON_SQLITE = Part("faults on SQLite", ("tests/faults/test_sqlite.py",), "sqlite")
+ON_SQLITE = Part(
+    "faults on SQLite",
+    (
+        "tests/faults/test_sqlite.py",
+        "tests/faults/test_sweep.py::test_two_points_of_the_sweep",
+        "tests/faults/test_sweep.py::test_nothing_breaks_when_a_rescuer_dies_or_fails",
+    ),
+    "sqlite",
+)
 FAULTS = Part("faults", tuple(_named("faults", others=ON_SQLITE.arguments)))
 SWEEP = Part("sweep", tuple(_named("faults", "sweep")))
 MONKEY = Part("monkey and deaths", tuple(_named("faults", "monkey", "death")))

@@ -130,11 +130,16 @@ def test_f38_four_workers_on_one_file_are_killed_in_its_log(
 
 @pytest.mark.parametrize("patience", [20, 1], ids=["waiting long enough", "giving up in between"])
 def test_f38_a_lock_held_by_others_is_no_death(
-    worker_process: WorkerFactory, wait_until: WaitUntil, database: Database, patience: int
+    worker_process: WorkerFactory,
+    wait_until: WaitUntil,
+    database: Database,
+    patience: int,
+    tmp_path: Path,
 ) -> None:
+    end = tmp_path / "end"
     env = {"CQ_TEST_SQLITE_TIMEOUT": str(patience)}
     workers = [worker_process(*OPTIONS, cq=SETTINGS, env=env) for _ in range(WORKERS)]
-    tasks = [kinds.dozing.delay(1.0) for _ in range(2 * WORKERS)]
+    tasks = [kinds.lingering.delay(str(end)) for _ in range(2 * WORKERS)]
     tasks += [kinds.sync_one.delay() for _ in range(2 * WORKERS)]
     tasks += [call() for call in kinds.ENQUEUE.values()]
     wait_until(lambda: Task.objects.filter(status=Status.RUNNING).count() >= WORKERS)
@@ -145,6 +150,7 @@ def test_f38_a_lock_held_by_others_is_no_death(
         held = set(Task.objects.filter(status=Status.RUNNING).values_list("id", flat=True))
         began = time.monotonic()
         assert is_locked(file)
+        end.touch()  # so that bodies want to write as well
         # Longer than a lease: nobody can beat.
         wait_until(lambda: time.monotonic() - began > LOCKED)
         assert len(held) >= WORKERS

@@ -4,7 +4,8 @@ The sweep: every failpoint, passed by every kind of task that reaches it, kills 
 Two workers are armed with one point and replaced whenever it has killed one. Waves of every
 kind of task go through them until the point has bitten for each function that can reach it;
 the marks it leaves are the proof. Then the verdict is spoken over all rows and effects.
-`REACHED` is the matrix, point by function; a point that nothing reaches fails.
+`REACHED` is the matrix, point by function; a point that nothing reaches fails. A part of it runs
+on SQLite as well.
 """
 
 from __future__ import annotations
@@ -25,14 +26,9 @@ from cq.workflow.revoke import revoke_now
 from tests.faults.ledger import ledger
 from tests.faults.verdict import Verdict, judge
 from tests.sampleapp import kinds
-from tests.settings import DATABASE_KIND
 from tests.workers import WorkerFactory, WorkerProcess
 
 WaitUntil = Callable[..., Any]
-
-pytestmark = pytest.mark.skipif(
-    DATABASE_KIND != "postgres", reason="the ledger is a trigger of PostgreSQL"
-)
 
 # A worker that dies takes a crash to everything it runs, and here one dies for each function.
 SETTINGS = {
@@ -195,9 +191,11 @@ def test_nothing_breaks_when_a_rescuer_dies_or_fails(
     worker_process: WorkerFactory, wait_until: WaitUntil, tmp_path: Path, point: str, action: str
 ) -> None:
     victim = worker_process("--no-scheduler", cq=SETTINGS)
-    tasks = [body.delay(1.0) for body in (kinds.dozing, kinds.dozing_atomic) for _ in range(3)]
+    end, bodies = tmp_path / "end", (kinds.lingering, kinds.lingering_atomic)
+    tasks = [body.delay(str(end)) for body in bodies for _ in range(3)]
     wait_until(lambda: Task.objects.filter(status=Status.RUNNING).count() == 6)
     victim.kill()
+    end.touch()
     run = Sweep(worker_process, point, action, tmp_path / "marks")
     for _ in range(2):
         run.worker()
