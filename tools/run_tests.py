@@ -82,6 +82,7 @@ MATRIX = Part(
     "matrix",
     tuple(_named("faults", others=tuple(file for part in APART for file in part.arguments))),
 )
+IDLE = Part("idle worker", tuple(_named("integration", "worker_idle")))
 POISON = Part("poison", tuple(_named("integration", "worker_limits")))
 # Neither fork nor the signals of POSIX: what is not about them has to pass without.
 BARE = Part(
@@ -105,7 +106,7 @@ PLANS = {
     # One after the other: the full-size proofs want the machine for themselves.
     "all": Plan((BROWSER, *MOST, FAULTS, ON_SQLITE)),
     # What `make test` leaves out to take minutes, and the gate runs all the same.
-    "slow": Plan((BROWSER, CONFORMANCE), ("-m", "slow and not exhaustive"), lanes=2),
+    "slow": Plan((BROWSER, IDLE, CONFORMANCE), ("-m", "slow and not exhaustive"), lanes=2),
     # Most of it waits for leases; what measures rates comes by itself.
     "faults": Plan(
         (SWEEP, MATRIX, MONKEY, HUNDREDS, ON_SQLITE, POISON, BARE), lanes=3, alone=(CROWDS,)
