@@ -62,7 +62,12 @@ DEMO = Part("demo", ("tests/demo",))
 CONFORMANCE = Part("conformance on PostgreSQL", ("tests/conformance",), is_prepared=True)
 SQLITE = Part("conformance on SQLite", ("tests/conformance",), "sqlite")
 WORKERS = Part("worker processes", tuple(_named("integration", "worker", "supervis")))
-INTEGRATION = Part("integration", tuple(_named("integration", others=WORKERS.arguments)))
+COMMANDS = Part(
+    "commands", tuple(_named("integration", "command", "upgrade", "publisher", "testing_kit"))
+)
+INTEGRATION = Part(
+    "integration", tuple(_named("integration", others=(*WORKERS.arguments, *COMMANDS.arguments)))
+)
 ON_SQLITE = Part(
     "faults on SQLite",
     (
@@ -98,11 +103,12 @@ SOAK = Part("soak", ("tests/faults/test_monkey.py",))
 BROWSER = Part("browser", ("tests/browser",))
 
 QUIET = ("-m", "not exhaustive and not slow")
-MOST = (INTEGRATION, WORKERS, CONFORMANCE, UNITS, DEMO, SQLITE)
+# The longest first: what is left at the end must be short.
+MOST = (WORKERS, COMMANDS, INTEGRATION, CONFORMANCE, DEMO, UNITS, SQLITE)
 PLANS = {
     "fast": Plan((UNITS,)),
     "compatible": Plan(MOST, QUIET, lanes=2),
-    "full": Plan((BROWSER, *MOST, FAULTS), QUIET, lanes=3),
+    "full": Plan((BROWSER, *MOST[:3], FAULTS, *MOST[3:]), QUIET, lanes=3),
     # One after the other: the full-size proofs want the machine for themselves.
     "all": Plan((BROWSER, *MOST, FAULTS, ON_SQLITE)),
     # What `make test` leaves out to take minutes, and the gate runs all the same.
