@@ -245,8 +245,13 @@ def everything() -> list[Any]:
     ]
 
 
+def awaited(end: Path) -> Path:
+    """What bodies that wait for this file say so beside."""
+    return Path(f"{end}-awaited")
+
+
 def noted(end: Path, cohort: list[WorkerProcess]) -> int:
-    """How many bodies have come to their end in these processes."""
+    """How many bodies have said so beside the file, in these processes."""
     path, pids = Path(f"{end}-notes"), {str(worker.pid) for worker in cohort}
     lines = path.read_text().split("\n") if path.exists() else []
     return sum(line.partition(" ")[0] in pids for line in lines)
@@ -262,6 +267,8 @@ def test_a_hundred_zombies_change_nothing(worker_process: WorkerFactory, tmp_pat
         with standing_still(observer):
             ids += [body.delay(str(end)).id for body in bodies * ZOMBIES]
             held = held_by(zombies, each=EACH)
+            # One that has not begun to wait never begins, or is in a statement that is ended.
+            wait_until(lambda end=end: noted(awaited(end), zombies) == ZOMBIES * EACH, timeout=30)
             for zombie in zombies:
                 freeze(zombie)
         wait_until(

@@ -167,10 +167,11 @@ def _note(path: str, cqt: Any) -> None:
 
 @task(**PATIENT)
 def lingering_parent(cqt, path: str):
-    """Atomic, with children; notes beside the file that it came to its end."""
+    """Atomic, with children; notes beside the file that it waits, and that it came to its end."""
     leave_effect(cqt, "lingering parent")
     for _ in range(CHILDREN):
         cqt.subtask(leaf)
+    _note(f"{path}-awaited", cqt)
     while not os.path.exists(path):
         time.sleep(0.02)
     _note(path, cqt)
@@ -181,6 +182,7 @@ async def lingering_parent_async(cqt, path: str):
     """The same on the loop; a cancellation does not keep it from its end."""
     for _ in range(CHILDREN):
         cqt.subtask(leaf)
+    _note(f"{path}-awaited", cqt)
     while not os.path.exists(path):  # noqa: ASYNC240
         with suppress(asyncio.CancelledError):
             await asyncio.sleep(0.02)
