@@ -14,6 +14,7 @@ import os
 import platform
 import signal
 import sys
+from dataclasses import replace
 from importlib.metadata import version
 from types import FrameType
 
@@ -49,6 +50,7 @@ GROWTH = (
     ],
     *[Cell("grow-history", size, contenders=("cq",)) for size in (10_000, 100_000, 1_000_000)],
     *[Cell("grow-transaction", size, contenders=("cq",)) for size in (1_000, 20_000, 100_000)],
+    *[Cell("grow-batches", size, least=size, contenders=("cq",)) for size in (1, 10, 100, 500)],
     *[Cell("grow-processes", size, least=size, contenders=("cq",)) for size in (1, 2, 3, 4)],
     *[Cell("grow-children", size, contenders=("cq",)) for size in (100, 1_000, 10_000)],
     *[Cell("grow-watchers", size, least=size, contenders=("cq",)) for size in (0, 10, 100)],
@@ -72,9 +74,13 @@ def main() -> int:
         for cell in (GROWTH if given.what == "growth" else PEERS)
         if not given.workloads or cell.workload in given.workloads
     ]
+    scale = given.scale
+    if given.what == "growth":
+        # The size is what the tables are about, so the cells bear the one that is measured.
+        cells, scale = [replace(cell, size=cell.scaled(scale)) for cell in cells], 1.0
     crowd = campaign.entrants(report, names)
     report.limits = limits.measure(given.rounds, given.scale)
-    campaign.run(report, cells, crowd, rounds=given.rounds, scale=given.scale)
+    campaign.run(report, cells, crowd, rounds=given.rounds, scale=scale)
     report.save(BUILD / f"{given.what}.json")
     if given.page:
         (page.write_growth if given.what == "growth" else page.write_peers)(report)

@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import socket
 import time
-from contextlib import ExitStack, closing
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, closing, contextmanager
 from datetime import timedelta
 from typing import Any
 
@@ -21,10 +23,13 @@ from benchmarks.contender import module
 from benchmarks.figures import NANO, Figures, percentiles, rate
 from benchmarks.processes import wait_until, working
 from benchmarks.workloads import BULK, CUT_SECONDS, START_SECONDS, Probe, fan_out
+from cq.definition.outcome import Succeeded
 from cq.models import Worker, workers
+from cq.models.sessions import own_sessions
 from cq.models.transitions import Want
 from cq.web.tokens import watch_token
 from cq.workflow.claim import claim
+from cq.workflow.completion import Completion, complete
 from tests.crowd import Crowd
 from tests.service_guard import free_port
 
@@ -34,6 +39,7 @@ WATCHED_CHILDREN = 5_000
 CLAIMS = 20
 HERE = "127.0.0.1"
 CLAIMED = 100
+BATCHED = 10_000
 
 
 def backlog(probe: Probe, size: int) -> Figures:
@@ -106,6 +112,45 @@ def watchers(probe: Probe, size: int) -> Figures:
     return {"tasks/s": WATCHED_CHILDREN / seconds, **told}
 
 
+def batches(probe: Probe, size: int) -> Figures:
+    """Claims and completions of so many tasks at once, by one thread: what each task costs."""
+    count = max(BATCHED // size, 5) * size
+    for first in range(0, count, BULK):
+        tasks.noop.delay_many([((), {})] * min(BULK, count - first))
+    probe.analyze()
+    with ThreadPoolExecutor(1, initializer=own_sessions) as thread:
+        return thread.submit(_in_batches, count, size).result()
+
+
+def _in_batches(count: int, size: int) -> Figures:
+    worker: Any = Worker(names=[tasks.noop.name], hostname="benchmarks", state="drain")
+    workers.enlist(worker)
+    spent = {"claim": [0.0, 0.0], "completion": [0.0, 0.0]}
+    done = 0
+    try:
+        while done < count:
+            with _spending(spent["claim"]):
+                found = claim(worker.id, [Want((tasks.noop.name,), size)], None)
+            with _spending(spent["completion"]):
+                complete([Completion(claimed=row, outcome=Succeeded(result=None)) for row in found])
+            done += len(found)
+    finally:
+        connections.close_all()
+    return {
+        f"{what} µs a task{of}": 1e6 * seconds / done
+        for what, both in spent.items()
+        for of, seconds in zip(("", ", of it Python"), both, strict=True)
+    }
+
+
+@contextmanager
+def _spending(spent: list[float]) -> Iterator[None]:
+    wall, own = time.perf_counter(), time.thread_time()
+    yield
+    spent[0] += time.perf_counter() - wall
+    spent[1] += time.thread_time() - own
+
+
 def _web(stack: ExitStack, probe: Probe) -> str:
     """Start the web process and return its address."""
     port = free_port()
@@ -160,6 +205,7 @@ WORKLOADS = {
     "grow-backlog": backlog,
     "grow-history": history,
     "grow-transaction": transaction,
+    "grow-batches": batches,
     "grow-processes": processes,
     "grow-children": children,
     "grow-watchers": watchers,

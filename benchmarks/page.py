@@ -32,6 +32,11 @@ GROWING = {
         "claim of 100 p50 ms",
         "Milliseconds a claim beside an open transaction that has written",
     ),
+    "grow-batches": (
+        "tasks at once",
+        "claim µs a task",
+        "Microseconds of claims and completions by their size",
+    ),
     "grow-processes": ("worker processes", "tasks/s", "Tasks per second against processes"),
     "grow-children": ("children", "ms a child", "Milliseconds a child against children"),
     "grow-watchers": ("watching pages", "tasks/s", "Tasks per second of a watched tree"),
@@ -52,8 +57,9 @@ def replaced(text: str, name: str, body: str) -> str:
 def write_peers(report: Report, page: Path = PAGE) -> None:
     """Write the comparison, and its plots beside the page."""
     images = _bars(report, page.parent / IMAGES)
+    named = "" if report.facts.get("scale") == "1" else " Workloads bear their names at scale 1."
     parts = [
-        _facts(report),
+        _facts(report) + named,
         "### In one look\n\n" + tables.ratios(report),
         "\n\n".join(images),
         "### Throughput and enqueueing\n\n" + tables.comparison(report, tables.COMMON),
