@@ -17,7 +17,7 @@ LONG_SECONDS = 0.01
 """A look that took longer, and a little per row that it brought, has read past many rows."""
 _PER_ROW_SECONDS = 0.0002
 _SHARE = 20
-_LONGEST_REST = 4.0
+_LONGEST_REST = 30.0
 _MOST_IDS = 500
 
 

@@ -36,7 +36,7 @@ def test_a_long_look_makes_those_rest_for_whom_it_found_too_little() -> None:
 def test_a_rest_has_an_end_however_long_the_look_was() -> None:
     dry = DryPools()
     dry.note([THREAD], 10.0, 0, 100.0, is_crowded=True)
-    assert dry.split(BOTH, 104.1) == (BOTH, [])
+    assert dry.split(BOTH, 130.1) == (BOTH, [])
 
 
 def test_a_slow_look_at_few_rows_makes_nobody_rest() -> None:
